@@ -1,0 +1,72 @@
+# Everything runs in a virtual environment that the targets make themselves.
+PYTHON ?= python3
+VENV ?= .venv
+# Installed by itself first: on machines with a local CPU build this takes it, and the training
+# packages then find torch there instead of fetching one with CUDA.
+TORCH ?= torch==2.13.0
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+RUNTIME := $(VENV)/.runtime-installed
+DEVELOPMENT := $(VENV)/.development-installed
+OLDEST := .venv-oldest
+
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench test-audio test-oldest wheel demo-recording clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' \
+		| awk -F'|' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+$(BIN)/python:
+	@.ci/system-packages venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "serd needs Python 3.11 or newer: make PYTHON=python3.11 …" >&2; exit 1; }
+	@echo "Creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(RUNTIME): pyproject.toml | $(BIN)/python
+	@echo "Installing serd and its CPU runtime into $(VENV) (about a minute)"
+	@$(PIP) --editable '.[cpu]'
+	@touch $@
+
+$(DEVELOPMENT): pyproject.toml | $(RUNTIME)
+	@.ci/system-packages audio interop
+	@echo "Installing $(TORCH) into $(VENV)"
+	@$(PIP) '$(TORCH)'
+	@echo "Installing the tools for training and testing into $(VENV)"
+	@$(PIP) --editable '.[cpu,train,dev]'
+	@touch $@
+
+demo: $(RUNTIME)  ## hear a real daemon at work on a recorded conversation (40 seconds)
+	@$(BIN)/serd demo
+
+lint: $(DEVELOPMENT)  ## style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(DEVELOPMENT)  ## put the code into its standard form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: lint  ## lint and every test (PYTEST_ARGS="-k name" to choose)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-oldest: | $(BIN)/python  ## the core tests on the oldest supported packages
+	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	@echo "Installing the oldest supported packages into $(OLDEST)"
+	@$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint tests/constraints-oldest.txt \
+		--editable '.[cpu]' pytest pytest-timeout hypothesis jsonschema
+	$(OLDEST)/bin/python -m pytest -m 'not slow and not needs_torch' $(PYTEST_ARGS)
+
+wheel: $(DEVELOPMENT)  ## build dist/serd-*.whl
+	$(BIN)/python -m build --wheel
+
+clean:  ## remove everything that can be made again
+	rm -rf $(VENV) $(OLDEST) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
