@@ -1,0 +1,1 @@
+"""Samples in memory: encodings, resampling and the ring of rows. No sockets, files or clocks."""

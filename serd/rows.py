@@ -1,0 +1,273 @@
+"""Streams as rows: what the ingest thread hands to the speech thread.
+
+A `RowPool` holds every stream of one native rate. The ingest thread appends samples to a row and
+queues *controls*, each bound to the ring index at which it takes effect: everything before the
+index belongs to the time before the control. The speech thread consumes both in order, so that a
+stream's opening, its gaps and its end fall on exact samples however the audio was cut into
+messages and however far the two threads are apart.
+
+Indexes
+-------
+*ring index*: samples written to a row since the process started, never reset, int64.
+*source index*: position in the tap's own count and rate (``first_sample`` of the protocol). A
+`Timeline` maps the first to the second and changes only at a control.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from serd.audio.ring import RingRows
+from serd.types import BoolArray, Int64Array, Role, frame_samples
+
+NO_LIMIT = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """What is known of one stream (one channel of a source stream)."""
+
+    stream: str
+    source: str
+    channel: int
+    channels: int
+    sample_rate_hz: int
+    encoding: str
+    role: Role
+    call_id: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Maps ring indexes of a row to source indexes.
+
+    `ring` and `source` are the same moment. Integer arithmetic alone, so that it is exact after
+    days.
+    """
+
+    ring: int
+    source: int
+    native_rate_hz: int
+    source_rate_hz: int
+
+    def source_index(self, ring: int) -> int:
+        """Source index of a ring index, rounded to the nearest sample."""
+        offset = ring - self.ring
+        if self.native_rate_hz != self.source_rate_hz:
+            half = self.native_rate_hz // 2
+            offset = (offset * self.source_rate_hz + half) // self.native_rate_hz
+        return self.source + offset
+
+    def ring_index(self, source: int) -> int:
+        """Ring index of a source index, rounded to the nearest sample."""
+        offset = source - self.source
+        if self.native_rate_hz != self.source_rate_hz:
+            half = self.source_rate_hz // 2
+            offset = (offset * self.native_rate_hz + half) // self.source_rate_hz
+        return self.ring + offset
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Audio that never reached a row, in source indexes."""
+
+    reason: str
+    start: int
+    end: int
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """A stream begins in this row."""
+
+    at: int
+    info: StreamInfo
+    timeline: Timeline
+
+
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """The stream goes on elsewhere in its own time; an open utterance ends with `reason`."""
+
+    at: int
+    reason: str
+    timeline: Timeline
+    gap: Gap | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """The samples from `at` to `until` are silence put in place of lost audio."""
+
+    at: int
+    until: int
+    gap: Gap
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Audio was dropped without a trace in the row (late messages)."""
+
+    at: int
+    gap: Gap
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """New metadata for the stream."""
+
+    at: int
+    info: StreamInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """The tap asked not to be analysed from here on; an open utterance ends."""
+
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """Analysis goes on, on a new timeline."""
+
+    at: int
+    timeline: Timeline
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """The stream ends here and the row is free again once it has been told."""
+
+    at: int
+    reason: str
+    refused: bool = False
+
+
+Control = Open | Jump | Filled | Told | Changed | Paused | Resumed | Close
+
+
+class RowPool:
+    """Rows of one native rate, shared by the ingest thread (writer) and the speech thread (reader).
+
+    Parameters
+    ----------
+    rate_hz
+        Native rate, 8000 or 16000.
+    rows
+        Most streams at once.
+    capacity
+        Samples that a row holds; rounded up to whole frames.
+
+    Attributes
+    ----------
+    ring
+        The samples.
+    active
+        bool ``[rows]``: rows with a stream.
+    patient
+        bool ``[rows]``: rows whose source waits for room, so that the reader may let them wait
+        too when the stages behind it are full.
+    limit
+        int64 ``[rows]``: ring index of the next control of a row, `NO_LIMIT` for none.
+
+    Notes
+    -----
+    The reader takes a copy of ``ring.written`` *before* it looks at `limit`; the writer queues a
+    control *before* it writes a sample that lies behind it. In this order the reader can never
+    run past a control.
+    """
+
+    def __init__(self, rate_hz: int, rows: int, capacity: int) -> None:
+        self.rate_hz = rate_hz
+        self.rows = rows
+        self.frame = frame_samples(rate_hz)
+        self._frames = -(-capacity // self.frame)
+        self.ring = RingRows(rows, self._frames * self.frame)
+        self.active: BoolArray = np.zeros(rows, np.bool_)
+        self.patient: BoolArray = np.zeros(rows, np.bool_)
+        self.limit: Int64Array = np.full(rows, NO_LIMIT, np.int64)
+        self.on_room: Callable[[], None] | None = None
+        self._arrived_ns: Int64Array = np.zeros((rows, self._frames), np.int64)
+        self._anchors: list[tuple[int, int]] = [(0, 0)] * rows
+        self._controls: list[deque[Control]] = [deque() for _ in range(rows)]
+        self._lock = threading.Lock()
+        self._free: deque[int] = deque(range(rows))
+
+    @property
+    def capacity(self) -> int:
+        """Samples that a row holds."""
+        return self._frames * self.frame
+
+    # writer's side
+
+    def acquire(self) -> int | None:
+        """Take a free row, or None when all are in use. Its `Open` must be the first control."""
+        try:
+            return self._free.popleft()
+        except IndexError:
+            return None
+
+    def mark_arrival(self, row: int, before: int, after: int, now_ns: int) -> None:
+        """Remember when the ring indexes ``[before, after)`` arrived, to the nearest frame."""
+        cells = self._arrived_ns[row]
+        for frame in range(before // self.frame, (after - 1) // self.frame + 1):
+            cells[frame % self._frames] = now_ns
+
+    def anchor(self, row: int, ring: int, unix_ns: int) -> None:
+        """Note the wall time at which the sample of a ring index was captured."""
+        self._anchors[row] = (ring, unix_ns)
+
+    def control(self, row: int, control: Control) -> None:
+        """Queue a control behind everything written so far."""
+        with self._lock:
+            queue = self._controls[row]
+            queue.append(control)
+            if len(queue) == 1:
+                self.limit[row] = control.at
+            self.active[row] = True
+
+    # reader's side
+
+    def arrived_ns(self, row: int, end: int) -> int:
+        """Monotonic time at which the sample before ring index `end` had arrived."""
+        return int(self._arrived_ns[row, (end - 1) // self.frame % self._frames])
+
+    def captured_ns(self, row: int, ring: int) -> int:
+        """Unix time in ns at which the sample of a ring index was captured.
+
+        Counted from the newest anchor, so that a tap whose clock drifts against its samples is
+        followed.
+        """
+        at, unix_ns = self._anchors[row]
+        return unix_ns + (ring - at) * 1_000_000_000 // self.rate_hz
+
+    def next_control(self, row: int) -> Control | None:
+        """Remove and return the oldest control of a row."""
+        with self._lock:
+            queue = self._controls[row]
+            if not queue:
+                return None
+            control = queue.popleft()
+            self.limit[row] = queue[0].at if queue else NO_LIMIT
+            return control
+
+    def release(self, row: int) -> None:
+        """Give a closed row back. Its ring index goes on from where it is."""
+        with self._lock:
+            self.active[row] = False
+            self.ring.released[row] = self.ring.written[row]
+        self._free.append(row)
+
+    def made_room(self) -> None:
+        """Tell the writer, if it waits, that rows have room again."""
+        waiting, self.on_room = self.on_room, None
+        if waiting is not None:
+            waiting()
