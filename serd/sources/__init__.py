@@ -1,0 +1,1 @@
+"""Where audio comes from: ZeroMQ taps, microphones, files, and the intake they all feed."""

@@ -1,0 +1,227 @@
+"""One source stream on the ingest thread's side: its channels and where each stands in its row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from serd.audio.resample import StreamResampler
+from serd.protocol.sequencer import Sequencer
+from serd.protocol.tap import Buffer
+from serd.rows import (
+    Changed,
+    Close,
+    Filled,
+    Gap,
+    Jump,
+    Open,
+    Paused,
+    Resumed,
+    RowPool,
+    StreamInfo,
+    Timeline,
+    Told,
+)
+from serd.sources.base import Source
+from serd.types import Int16Array, Role
+
+
+class ChannelRow:
+    """One channel that is being analysed, bound to a row of a pool."""
+
+    def __init__(
+        self, pool: RowPool, row: int, info: StreamInfo, source_index: int, patient: bool
+    ) -> None:
+        self.pool = pool
+        self.row = row
+        self.info = info
+        # Where the next sample goes, counting what is still pending.
+        self.end = int(pool.ring.written[row])
+        self.pending: list[Int16Array] = []
+        self.timeline = self._timeline(source_index)
+        self._resampler = self._make_resampler()
+        pool.patient[row] = patient
+        pool.control(row, Open(self.end, info, self.timeline))
+
+    def _timeline(self, source_index: int) -> Timeline:
+        return Timeline(self.end, source_index, self.pool.rate_hz, self.info.sample_rate_hz)
+
+    def _make_resampler(self) -> StreamResampler | None:
+        if self.info.sample_rate_hz == self.pool.rate_hz:
+            return None
+        return StreamResampler(self.info.sample_rate_hz, self.pool.rate_hz)
+
+    def append(self, samples: Int16Array, now_ns: int) -> None:
+        """Append source samples ``[n]``; what the row cannot hold yet stays pending."""
+        self._write(samples if self._resampler is None else self._resampler.push(samples), now_ns)
+
+    def _write(self, samples: Int16Array, now_ns: int) -> None:
+        self.end += len(samples)
+        if self.pending:
+            self.pending.append(samples.copy())
+            return
+        before = int(self.pool.ring.written[self.row])
+        taken = self.pool.ring.write(self.row, samples)
+        if taken:
+            self.pool.mark_arrival(self.row, before, before + taken, now_ns)
+        if taken < len(samples):
+            self.pending.append(samples[taken:].copy())
+
+    def flush_pending(self, now_ns: int) -> None:
+        """Write what waits, as far as the row has room."""
+        waiting, self.pending = self.pending, []
+        self.end -= sum(len(samples) for samples in waiting)
+        for samples in waiting:
+            self._write(samples, now_ns)
+
+    def finish_run(self, now_ns: int) -> None:
+        """Bring the resampler's tail into the row, before the stream ends or jumps."""
+        if self._resampler is not None:
+            self._write(self._resampler.finish(), now_ns)
+            self._resampler = self._make_resampler()
+
+    def restart_timeline(self, source_index: int) -> Timeline:
+        """Begin a new timeline here; the caller queues the control that carries it."""
+        self.timeline = self._timeline(source_index)
+        return self.timeline
+
+    def room(self) -> int:
+        """Source samples that fit right now."""
+        if self.pending:
+            return 0
+        free = self.pool.ring.free(self.row)
+        if self._resampler is None:
+            return free
+        # A resampler may hand out what it held back together with what it is given.
+        return max(0, free - self.pool.frame) * self.info.sample_rate_hz // self.pool.rate_hz
+
+    def anchor(self, source_index: int, unix_ns: int) -> None:
+        """Note when the sample of a source index was captured."""
+        self.pool.anchor(self.row, self.timeline.ring_index(source_index), unix_ns)
+
+
+class TapStream:
+    """All channels of one source stream.
+
+    A channel that policy or capacity refused is None and its audio is discarded unseen.
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        source: Source,
+        sample_rate_hz: int,
+        roles: Sequence[Role],
+        channels: Sequence[ChannelRow | None],
+        next_index: int,
+        sequencer: Sequencer[Buffer] | None,
+        now_ns: int,
+    ) -> None:
+        self.stream = stream
+        self.source = source
+        self.sample_rate_hz = sample_rate_hz
+        self.roles = roles
+        self.channels = list(channels)
+        self.next_index = next_index
+        self.sequencer = sequencer
+        self.last_ns = now_ns
+        self.paused = False
+        self.overloaded = 0
+
+    @property
+    def live(self) -> list[ChannelRow]:
+        """Channels that are analysed."""
+        return [channel for channel in self.channels if channel is not None]
+
+    @property
+    def waiting(self) -> bool:
+        """Whether audio waits for room in a row."""
+        return any(channel is not None and channel.pending for channel in self.channels)
+
+    def room(self) -> int:
+        """Source samples per channel that fit right now."""
+        return min((channel.room() for channel in self.live), default=1 << 30)
+
+    def flush_pending(self, now_ns: int) -> bool:
+        """Write what waits; return whether nothing waits any more."""
+        for channel in self.live:
+            if channel.pending:
+                channel.flush_pending(now_ns)
+        return not self.waiting
+
+    def append(self, samples: Int16Array, captured_at_ns: int, now_ns: int) -> None:
+        """Append consecutive samples, int16 ``[n, channels]``."""
+        for number, channel in enumerate(self.channels):
+            if channel is not None:
+                if captured_at_ns:
+                    channel.anchor(self.next_index, captured_at_ns)
+                channel.append(samples[:, number], now_ns)
+        self.next_index += len(samples)
+
+    def fill(self, samples: int, gap: Gap | None, now_ns: int) -> None:
+        """Put silence in the place of `samples` per channel; a `gap` marks them as lost."""
+        zeros = np.zeros(samples, np.int16)
+        for channel in self.live:
+            if gap is not None:
+                until = channel.end + samples * channel.pool.rate_hz // self.sample_rate_hz
+                channel.pool.control(channel.row, Filled(channel.end, until, gap))
+            channel.append(zeros, now_ns)
+        self.next_index += samples
+
+    def jump(
+        self, source_index: int, reason: str, gap: Gap | None, unix_ns: int, now_ns: int
+    ) -> None:
+        """Go on at another source index; an open utterance ends."""
+        self.next_index = source_index
+        for channel in self.live:
+            channel.finish_run(now_ns)
+            timeline = channel.restart_timeline(source_index)
+            channel.anchor(source_index, unix_ns)
+            channel.pool.control(channel.row, Jump(channel.end, reason, timeline, gap))
+
+    def tell(self, gap: Gap) -> None:
+        """Tell subscribers of audio that was dropped without a trace in the rows."""
+        for channel in self.live:
+            channel.pool.control(channel.row, Told(channel.end, gap))
+
+    def change(self, infos: Sequence[StreamInfo | None]) -> None:
+        """Take over new metadata, one info a channel."""
+        for channel, info in zip(self.channels, infos, strict=True):
+            if channel is not None and info is not None and channel.info != info:
+                channel.info = info
+                channel.pool.control(channel.row, Changed(channel.end, info))
+
+    def infos(self) -> list[StreamInfo | None]:
+        """What is known of each channel."""
+        return [None if channel is None else channel.info for channel in self.channels]
+
+    def pause(self, now_ns: int) -> None:
+        """Stop analysing; audio until `resume` is discarded unseen."""
+        self.paused = True
+        for channel in self.live:
+            channel.finish_run(now_ns)
+            channel.pool.control(channel.row, Paused(channel.end))
+
+    def resume(self, source_index: int, unix_ns: int) -> None:
+        """Go on analysing at a source index."""
+        self.paused = False
+        self.next_index = source_index
+        for channel in self.live:
+            timeline = channel.restart_timeline(source_index)
+            channel.anchor(source_index, unix_ns)
+            channel.pool.control(channel.row, Resumed(channel.end, timeline))
+
+    def close_channel(
+        self, number: int, reason: str, refused: bool, now_ns: int
+    ) -> ChannelRow | None:
+        """End one channel and return it, for what of it may still be pending.
+
+        The row is given back by the speech thread, when it has come to the end.
+        """
+        channel = self.channels[number]
+        if channel is not None:
+            channel.finish_run(now_ns)
+            channel.pool.control(channel.row, Close(channel.end, reason, refused))
+            self.channels[number] = None
+        return channel

@@ -1,0 +1,531 @@
+"""The intake, driven message by message; rows are read back by a stand-in for the speech thread."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serd.audio import pcm
+from serd.protocol.tap import Flag, Header, encode_header
+from serd.rows import (
+    NO_LIMIT,
+    Changed,
+    Close,
+    Control,
+    Filled,
+    Jump,
+    Open,
+    Paused,
+    Resumed,
+    RowPool,
+    StreamInfo,
+    Told,
+)
+from serd.sources.intake import IntakeOptions, StreamTable
+from serd.types import Encoding, Int16Array, Role
+from tests.fakes import FakeClock
+
+
+@dataclass
+class FakeSource:
+    name: str = "tap"
+    lossless: bool = True
+
+
+@dataclass
+class Bench:
+    """An intake with its rows, and what came out of them."""
+
+    options: IntakeOptions = field(default_factory=IntakeOptions)
+    capacity: int = 16_000
+    source: FakeSource = field(default_factory=FakeSource)
+
+    def __post_init__(self) -> None:
+        self.clock = FakeClock(monotonic_ns=10**9)
+        rows = min(self.options.max_streams, 20)
+        self.pools = {rate: RowPool(rate, rows, self.capacity) for rate in (8000, 16000)}
+        self.refused: list[tuple[str, int, str]] = []
+        self.table = StreamTable(self.pools, self.options, self.clock, self._refuse)
+        self.audio: dict[str, list[Int16Array]] = {}
+        self.controls: list[tuple[str, Control]] = []
+        self._open: dict[tuple[int, int], tuple[str, int]] = {}
+
+    def _refuse(self, info: StreamInfo, at: int, reason: str) -> None:
+        self.refused.append((info.stream, at, reason))
+
+    def send(self, *parts: bytes, roles: Sequence[Role] = ()) -> bool:
+        return self.table.message(self.source, parts, roles, self.clock.monotonic_ns())
+
+    def read(self) -> None:
+        """Consume the rows and controls as the speech thread would."""
+        for rate, pool in self.pools.items():
+            for row in np.flatnonzero(pool.active).tolist():
+                self._read_row(rate, pool, row)
+
+    def _read_row(self, rate: int, pool: RowPool, row: int) -> None:
+        while True:
+            name, position = self._open.get((rate, row), ("", int(pool.ring.released[row])))
+            end = min(int(pool.ring.written[row]), int(pool.limit[row]))
+            if end > position:
+                self.audio[name].append(pool.ring.read(row, position, end))
+                pool.ring.released[row] = end
+                self._open[rate, row] = (name, end)
+            if pool.limit[row] == NO_LIMIT or pool.limit[row] > pool.ring.written[row]:
+                return
+            control = pool.next_control(row)
+            assert control is not None
+            if isinstance(control, Open):
+                name = control.info.stream
+                self._open[rate, row] = (name, control.at)
+                self.audio.setdefault(name, [])
+            self.controls.append((name, control))
+            if isinstance(control, Close):
+                del self._open[rate, row]
+                pool.release(row)
+                return
+
+    def heard(self, stream: str) -> Int16Array:
+        self.read()
+        return np.concatenate([np.zeros(0, np.int16), *self.audio[stream]])
+
+    def kinds(self, stream: str) -> list[str]:
+        self.read()
+        return [type(control).__name__ for name, control in self.controls if name == stream]
+
+
+class Tap:
+    """A publisher whose every header field can be bent."""
+
+    def __init__(self, stream: str = "call", rate: int = 8000, channels: int = 1) -> None:
+        self.stream, self.rate, self.channels = stream, rate, channels
+        self.sequence = 0
+        self.index = 0
+
+    def audio(
+        self,
+        samples: Int16Array,
+        flags: int = 0,
+        encoding: Encoding = Encoding.S16LE,
+        captured_at_ns: int = 0,
+    ) -> tuple[bytes, bytes, bytes]:
+        block = samples.reshape(-1, self.channels)
+        parts = self._parts(
+            encoding, flags, pcm.encode(block, encoding), self.index, captured_at_ns
+        )
+        self.index += len(block)
+        return parts
+
+    def metadata(self, flags: int = 0, **fields: object) -> tuple[bytes, bytes, bytes]:
+        return self._parts(
+            Encoding.NONE, flags | Flag.METADATA, json.dumps(fields).encode(), self.index, 0
+        )
+
+    def plain(self, flags: int) -> tuple[bytes, bytes, bytes]:
+        return self._parts(Encoding.NONE, flags, b"", self.index, 0)
+
+    def _parts(
+        self, encoding: Encoding, flags: int, payload: bytes, first: int, captured_at_ns: int
+    ) -> tuple[bytes, bytes, bytes]:
+        header = Header(
+            encoding, self.channels, flags, self.rate, self.sequence, first, captured_at_ns
+        )
+        self.sequence = (self.sequence + 1) % 2**32
+        return self.stream.encode(), encode_header(header), payload
+
+
+def _ramp(samples: int, start: int = 0) -> Int16Array:
+    return ((np.arange(start, start + samples) % 30_000) + 1).astype(np.int16)
+
+
+@given(st.lists(st.integers(0, 700), min_size=1, max_size=30))
+def test_audio_arrives_sample_for_sample_however_it_is_cut(blocks: list[int]) -> None:
+    bench, tap = Bench(), Tap()
+    sent = _ramp(sum(blocks))
+    at = 0
+    for block in blocks:
+        assert bench.send(*tap.audio(sent[at : at + block]))
+        at += block
+        bench.read()
+    assert np.array_equal(bench.heard("call"), sent)
+    assert bench.kinds("call") == ["Open"]
+
+
+def test_a_full_row_makes_a_lossless_source_wait_and_loses_nothing() -> None:
+    bench, tap = Bench(capacity=1024), Tap()
+    sent = _ramp(3000)
+    assert bench.send(*tap.audio(sent[:1500]))
+    parts = tap.audio(sent[1500:])
+    assert not bench.send(*parts)
+    bench.read()
+    assert bench.send(*parts)
+    for _ in range(3):
+        bench.read()
+        bench.table.flush_pending(bench.clock.monotonic_ns())
+    assert np.array_equal(bench.heard("call"), sent)
+    assert bench.table.counts["dropped.overload"] == 0
+
+
+def test_a_full_row_of_a_lossy_source_drops_and_tells_an_overload_gap() -> None:
+    bench, tap = Bench(capacity=1024, source=FakeSource(lossless=False)), Tap()
+    assert bench.send(*tap.audio(_ramp(1500)))
+    assert bench.send(*tap.audio(_ramp(100)))
+    assert bench.table.counts["dropped.overload"] == 1
+    bench.read()
+    assert bench.send(*tap.audio(_ramp(10)))
+    # The lost message is waited for until the reordering window is over.
+    for _ in range(bench.options.reorder_messages):
+        bench.read()
+        bench.send(*tap.audio(_ramp(10)))
+    bench.read()
+    [(_, filled)] = [item for item in bench.controls if isinstance(item[1], Filled)]
+    assert isinstance(filled, Filled)
+    assert filled.gap.reason == "overload"
+    assert (filled.gap.start, filled.gap.end, filled.gap.messages) == (1500, 1600, 1)
+
+
+def test_short_loss_is_filled_with_silence_in_place() -> None:
+    bench, tap = Bench(), Tap()
+    sent = _ramp(2000)
+    bench.send(*tap.audio(sent[:500]))
+    tap.audio(sent[500:700])
+    for start in range(700, 2000, 100):
+        bench.send(*tap.audio(sent[start : start + 100]))
+    expected = sent.copy()
+    expected[500:700] = 0
+    assert np.array_equal(bench.heard("call"), expected)
+    filled = next(control for _, control in bench.controls if isinstance(control, Filled))
+    assert (filled.at, filled.until) == (500, 700)
+    assert (filled.gap.reason, filled.gap.messages) == ("lost", 1)
+    assert bench.table.counts["lost.samples"] == 200
+
+
+def test_long_loss_ends_the_utterance_and_moves_the_timeline() -> None:
+    bench, tap = Bench(), Tap()
+    bench.send(*tap.audio(_ramp(100)))
+    tap.index += 8000
+    tap.sequence += 1
+    for _ in range(bench.options.reorder_messages + 1):
+        bench.send(*tap.audio(_ramp(100)))
+    bench.read()
+    jump = next(control for _, control in bench.controls if isinstance(control, Jump))
+    assert jump.reason == "gap"
+    assert jump.gap is not None
+    assert (jump.gap.start, jump.gap.end) == (100, 8100)
+    assert jump.timeline.source_index(jump.at) == 8100
+    assert jump.timeline.source_index(jump.at + 50) == 8150
+
+
+def test_short_suppressed_silence_is_silence_and_no_loss() -> None:
+    bench, tap = Bench(), Tap()
+    bench.send(*tap.audio(_ramp(100)))
+    tap.index += 400
+    bench.send(*tap.audio(_ramp(100)))
+    expected = np.concatenate([_ramp(100), np.zeros(400, np.int16), _ramp(100)])
+    assert np.array_equal(bench.heard("call"), expected)
+    assert bench.kinds("call") == ["Open"]
+    assert "lost.samples" not in bench.table.counts
+
+
+def test_long_suppressed_silence_jumps_after_enough_silence_to_end_an_utterance() -> None:
+    bench, tap = Bench(), Tap()
+    bench.send(*tap.audio(_ramp(100)))
+    tap.index += 8000 * 3600
+    bench.send(*tap.audio(_ramp(100)))
+    heard = bench.heard("call")
+    assert len(heard) == 200 + bench.options.silence_ms * 8
+    assert not heard[100:-100].any()
+    jump = next(control for _, control in bench.controls if isinstance(control, Jump))
+    assert (jump.reason, jump.gap) == ("silence", None)
+    assert jump.timeline.source_index(jump.at) == 100 + 8000 * 3600
+
+
+@given(st.permutations(range(6)))
+def test_any_order_within_the_window_is_put_right(order: list[int]) -> None:
+    bench, tap = Bench(), Tap()
+    sent = _ramp(700)
+    first = tap.audio(sent[:100])
+    rest = [tap.audio(sent[at : at + 100]) for at in range(100, 700, 100)]
+    bench.send(*first)
+    for number in order:
+        bench.send(*rest[number])
+    assert np.array_equal(bench.heard("call"), sent)
+
+
+def test_doubles_are_dropped_and_counted() -> None:
+    bench, tap = Bench(), Tap()
+    first, second = tap.audio(_ramp(100)), tap.audio(_ramp(100, 100))
+    for parts in (first, first, second, second, first):
+        bench.send(*parts)
+    assert np.array_equal(bench.heard("call"), _ramp(200))
+    assert bench.table.counts["duplicates"] == 3
+
+
+def test_a_late_message_is_dropped_counted_and_told() -> None:
+    bench, tap = Bench(), Tap()
+    bench.send(*tap.audio(_ramp(100)))
+    late = tap.audio(_ramp(100))
+    for _ in range(bench.options.reorder_messages + 1):
+        bench.send(*tap.audio(_ramp(100)))
+    bench.send(*late)
+    bench.read()
+    told = next(control for _, control in bench.controls if isinstance(control, Told))
+    assert (told.gap.reason, told.gap.start, told.gap.end) == ("late", 100, 200)
+    assert bench.table.counts["late"] == 1
+
+
+def test_the_sequence_wraps_without_a_gap() -> None:
+    bench, tap = Bench(), Tap()
+    tap.sequence = 2**32 - 2
+    for start in range(0, 500, 100):
+        bench.send(*tap.audio(_ramp(100, start)))
+    assert np.array_equal(bench.heard("call"), _ramp(500))
+
+
+def test_a_tap_that_is_joined_late_keeps_its_own_positions() -> None:
+    bench, tap = Bench(), Tap()
+    tap.index, tap.sequence = 10**9, 12345
+    bench.send(*tap.audio(_ramp(100)))
+    bench.read()
+    opened = bench.controls[0][1]
+    assert isinstance(opened, Open)
+    assert opened.timeline.source_index(opened.at + 7) == 10**9 + 7
+
+
+def test_a_publisher_that_restarts_begins_a_new_stream() -> None:
+    bench, tap = Bench(), Tap()
+    bench.send(*tap.audio(_ramp(100), flags=Flag.START))
+    bench.send(*tap.audio(_ramp(100)))
+    again = Tap()
+    again.index = 5000
+    bench.send(*again.audio(_ramp(50), flags=Flag.START))
+    assert bench.kinds("call") == ["Open", "Close", "Open"]
+    opened = bench.controls[-1][1]
+    assert isinstance(opened, Open)
+    assert opened.timeline.source == 5000
+    assert bench.table.streams == 1
+
+
+def test_another_rate_begins_a_new_stream() -> None:
+    bench, tap = Bench(), Tap()
+    bench.send(*tap.audio(_ramp(100)))
+    tap.rate = 16000
+    bench.send(*tap.audio(_ramp(100)))
+    bench.read()
+    assert bench.kinds("call") == ["Open", "Close", "Open"] or bench.kinds("call") == [
+        "Open",
+        "Open",
+        "Close",
+    ]
+    assert bench.table.counts["restarts.format"] == 1
+
+
+def test_the_end_closes_the_stream_and_frees_its_row() -> None:
+    bench, tap = Bench(options=IntakeOptions(max_streams=1)), Tap()
+    bench.send(*tap.audio(_ramp(100), flags=Flag.START))
+    bench.send(*tap.audio(_ramp(60, 100), flags=Flag.END))
+    assert np.array_equal(bench.heard("call"), _ramp(160))
+    closed = bench.controls[-1][1]
+    assert isinstance(closed, Close)
+    assert closed.reason == "end"
+    assert bench.send(*Tap("next").audio(_ramp(10)))
+    assert bench.kinds("next") == ["Open"]
+
+
+def test_streams_beyond_the_maximum_are_refused_once_each() -> None:
+    bench = Bench(options=IntakeOptions(max_streams=2))
+    taps = [Tap(f"call-{number}") for number in range(4)]
+    for _ in range(3):
+        for tap in taps:
+            assert bench.send(*tap.audio(_ramp(10)))
+    assert bench.refused == [("call-2", 0, "max_streams"), ("call-3", 0, "max_streams")]
+    assert len(bench.heard("call-0")) == 30
+
+
+def test_invented_ids_do_not_make_the_table_grow() -> None:
+    bench = Bench(options=IntakeOptions(max_streams=2))
+    for number in range(100):
+        bench.send(*Tap(f"noise-{number}").audio(_ramp(10)))
+    assert len(bench.refused) < 10
+    assert bench.table.counts["refused.table_full"] > 80
+
+
+def test_every_channel_is_a_stream_with_its_role() -> None:
+    bench, tap = Bench(), Tap(channels=2)
+    bench.send(*tap.metadata(Flag.START, roles=["customer", "unknown"], call_id="c-1"))
+    stereo = np.stack([_ramp(100), -_ramp(100)], axis=1).astype(np.int16)
+    bench.send(*tap.audio(stereo))
+    assert np.array_equal(bench.heard("call/0"), stereo[:, 0])
+    assert np.array_equal(bench.heard("call/1"), stereo[:, 1])
+    infos = [control.info for _, control in bench.controls if isinstance(control, Open)]
+    assert [(info.role, info.call_id) for info in infos] == [
+        (Role.CUSTOMER, "c-1"),
+        (Role.UNKNOWN, "c-1"),
+    ]
+
+
+def test_an_agents_channel_is_refused_before_anything_hears_it() -> None:
+    bench, tap = Bench(), Tap(channels=2)
+    bench.send(*tap.metadata(Flag.START, roles=["customer", "agent"]))
+    bench.send(*tap.audio(_ramp(200)))
+    bench.read()
+    assert bench.refused == [("call/1", 0, "role_agent")]
+    assert list(bench.audio) == ["call/0"]
+    assert sum(int(pool.active.sum()) for pool in bench.pools.values()) == 1
+
+
+def test_a_stream_that_turns_out_to_be_an_agents_is_ended_as_refused() -> None:
+    bench, tap = Bench(), Tap()
+    bench.send(*tap.audio(_ramp(100)))
+    bench.send(*tap.metadata(roles=["agent"]))
+    bench.send(*tap.audio(_ramp(100)))
+    assert len(bench.heard("call")) == 100
+    closed = bench.controls[-1][1]
+    assert isinstance(closed, Close)
+    assert (closed.reason, closed.refused) == ("role_agent", True)
+
+
+def test_roles_of_the_source_hold_where_the_tap_names_none() -> None:
+    bench = Bench()
+    bench.send(*Tap().audio(_ramp(10)), roles=(Role.AGENT,))
+    assert bench.refused == [("call", 0, "role_agent")]
+
+
+def test_metadata_changes_the_stream_where_it_came() -> None:
+    bench, tap = Bench(), Tap()
+    bench.send(*tap.audio(_ramp(100)))
+    bench.send(*tap.metadata(call_id="c-2", labels={"queue": "sales"}))
+    bench.send(*tap.audio(_ramp(100)))
+    bench.read()
+    changed = next(control for _, control in bench.controls if isinstance(control, Changed))
+    assert changed.at == 100
+    assert (changed.info.call_id, changed.info.labels) == ("c-2", {"queue": "sales"})
+
+
+def test_nothing_is_heard_between_pause_and_resume() -> None:
+    bench, tap = Bench(), Tap()
+    bench.send(*tap.audio(_ramp(100)))
+    bench.send(*tap.audio(_ramp(100, 100), flags=Flag.PAUSE))
+    bench.send(*tap.audio(_ramp(100, 200)))
+    tap.index += 50_000
+    bench.send(*tap.audio(_ramp(100, 300), flags=Flag.RESUME))
+    assert np.array_equal(bench.heard("call"), np.concatenate([_ramp(100), _ramp(100, 300)]))
+    kinds = bench.kinds("call")
+    assert kinds == ["Open", "Paused", "Resumed"]
+    paused, resumed = bench.controls[1][1], bench.controls[2][1]
+    assert isinstance(paused, Paused)
+    assert isinstance(resumed, Resumed)
+    assert paused.at == resumed.at == 100
+    assert resumed.timeline.source_index(resumed.at) == 300 + 50_000
+    assert bench.table.counts["paused.samples"] == 200
+
+
+def test_a_silent_tap_is_closed_after_the_time_out() -> None:
+    bench, tap = Bench(), Tap()
+    bench.send(*tap.audio(_ramp(100)))
+    tap.audio(_ramp(100))
+    held = tap.audio(_ramp(100, 200))
+    bench.send(*held)
+    bench.clock.advance(29)
+    bench.table.sweep(bench.clock.monotonic_ns())
+    assert bench.table.streams == 1
+    bench.clock.advance(2)
+    bench.table.sweep(bench.clock.monotonic_ns())
+    assert bench.table.streams == 0
+    # What waited for a message that never came is heard before the end.
+    assert np.array_equal(bench.heard("call")[200:], _ramp(100, 200))
+    closed = bench.controls[-1][1]
+    assert isinstance(closed, Close)
+    assert closed.reason == "timeout"
+
+
+@pytest.mark.parametrize("encoding", [Encoding.MULAW, Encoding.ALAW, Encoding.F32LE])
+def test_every_encoding_is_decoded(encoding: Encoding) -> None:
+    bench, tap = Bench(), Tap()
+    sent = _ramp(300) * 20
+    bench.send(*tap.audio(sent, encoding=encoding))
+    expected = pcm.decode(pcm.encode(sent.reshape(-1, 1), encoding), encoding, 1)[:, 0]
+    assert np.array_equal(bench.heard("call"), expected)
+
+
+@pytest.mark.parametrize("rate", [11_025, 24_000, 44_100, 48_000])
+def test_any_rate_is_brought_to_a_native_one_with_positions_in_its_own(rate: int) -> None:
+    bench, tap = Bench(capacity=64_000), Tap(rate=rate)
+    tap.index = 777
+    seconds = np.arange(rate) / rate
+    tone = np.round(8000 * np.sin(2 * np.pi * 440 * seconds)).astype(np.int16)
+    for start in range(0, rate, 441):
+        bench.send(*tap.audio(tone[start : start + 441]))
+    bench.send(*tap.plain(Flag.END))
+    heard = bench.heard("call")
+    assert abs(len(heard) - 16_000) <= 1
+    expected = 8000 * np.sin(2 * np.pi * 440 * np.arange(len(heard)) / 16_000)
+    assert np.abs(heard - expected)[200:-200].max() < 80
+    opened = bench.controls[0][1]
+    assert isinstance(opened, Open)
+    assert opened.timeline.source_index(opened.at + 16_000) == 777 + rate
+
+
+def test_malformed_messages_are_counted_by_reason_and_touch_nothing() -> None:
+    bench, tap = Bench(), Tap()
+    bench.send(*tap.audio(_ramp(100)))
+    good = tap.audio(_ramp(100, 100))
+    assert bench.send(good[0], good[1])
+    assert bench.send(good[0], b"XXXX" + good[1][4:], good[2])
+    assert bench.send(b"", good[1], good[2])
+    assert bench.send(*good)
+    assert np.array_equal(bench.heard("call"), _ramp(200))
+    malformed = {k: v for k, v in bench.table.counts.items() if k.startswith("malformed.")}
+    assert malformed == {
+        "malformed.wrong_part_count": 1,
+        "malformed.bad_magic": 1,
+        "malformed.id_empty": 1,
+    }
+
+
+def test_samples_that_are_no_numbers_leave_a_gap_of_their_length() -> None:
+    bench, tap = Bench(), Tap()
+    bench.send(*tap.audio(_ramp(100), encoding=Encoding.F32LE))
+    stream, header, payload = tap.audio(_ramp(100), encoding=Encoding.F32LE)
+    bench.send(stream, header, payload[:-4] + np.float32(np.nan).tobytes())
+    bench.send(*tap.audio(_ramp(100, 200), encoding=Encoding.F32LE))
+    heard = bench.heard("call")
+    assert len(heard) == 300
+    assert not heard[100:200].any()
+    assert bench.table.counts["malformed.not_finite"] == 1
+
+
+def test_two_sources_cannot_share_a_stream_id() -> None:
+    bench, other = Bench(), FakeSource("other")
+    bench.send(*Tap().audio(_ramp(10)))
+    bench.table.message(other, Tap().audio(_ramp(10)), (), 0)
+    assert bench.refused == [("call", 0, "duplicate_stream")]
+
+
+def test_closing_a_source_closes_its_streams_alone() -> None:
+    bench, other = Bench(), FakeSource("other")
+    bench.send(*Tap("a").audio(_ramp(10)))
+    bench.table.message(other, Tap("b").audio(_ramp(10)), (), 0)
+    bench.table.close_source(bench.source, "draining")
+    assert bench.kinds("a") == ["Open", "Close"]
+    assert bench.kinds("b") == ["Open"]
+
+
+def test_a_pushing_source_is_told_its_room_and_loses_only_what_is_beyond() -> None:
+    bench = Bench(capacity=1024)
+    handle = bench.table.open_stream(
+        bench.source, "mic", 16_000, 1, (Role.SELF,), Encoding.S16LE, 0
+    )
+    assert bench.table.room(handle) == 1024
+    bench.table.push(handle, _ramp(1100).reshape(-1, 1), 0)
+    assert bench.table.room(handle) == 0
+    bench.table.close_stream(handle, "end")
+    heard = bench.heard("mic")
+    bench.table.flush_pending(0)
+    assert np.array_equal(np.concatenate([heard, *bench.audio["mic"][1:]])[:1024], _ramp(1024))
+    assert bench.table.counts["overload.samples"] == 76

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serd.rows import NO_LIMIT, Close, Open, RowPool, StreamInfo, Timeline, Told
+from serd.rows import Gap as RowGap
+from serd.types import Role
+
+DAY = 24 * 3600
+
+_INFO = StreamInfo("call", "tap", 0, 1, 8000, "s16le", Role.UNKNOWN)
+
+
+@given(st.integers(0, 2**45), st.integers(0, 2**45), st.integers(0, 30 * DAY * 8000))
+def test_native_positions_are_exact_at_any_size(ring: int, source: int, offset: int) -> None:
+    timeline = Timeline(ring, source, 8000, 8000)
+    assert timeline.source_index(ring + offset) == source + offset
+    assert timeline.ring_index(source + offset) == ring + offset
+
+
+@given(st.sampled_from([11_025, 22_050, 24_000, 44_100, 48_000]), st.integers(0, 30 * DAY))
+def test_resampled_positions_do_not_drift(rate_hz: int, seconds: int) -> None:
+    timeline = Timeline(5, 7, 16_000, rate_hz)
+    assert timeline.source_index(5 + seconds * 16_000) == 7 + seconds * rate_hz
+    assert timeline.ring_index(7 + seconds * rate_hz) == 5 + seconds * 16_000
+
+
+@given(st.sampled_from([9_999, 11_025, 44_100, 48_000]), st.integers(0, 10**12))
+def test_a_resampled_position_is_the_nearest_sample(rate_hz: int, offset: int) -> None:
+    index = Timeline(0, 0, 16_000, rate_hz).source_index(offset)
+    assert abs(index * 16_000 - offset * rate_hz) * 2 <= 16_000
+
+
+def _pool() -> RowPool:
+    return RowPool(8000, 3, 1000)
+
+
+def test_capacity_is_whole_frames() -> None:
+    assert _pool().capacity == 1024
+
+
+def test_controls_come_back_in_order_and_move_the_limit() -> None:
+    pool = _pool()
+    row = pool.acquire()
+    assert row == 0
+    opened = Open(0, _INFO, Timeline(0, 0, 8000, 8000))
+    told = Told(40, RowGap("late", 0, 10, 1))
+    pool.control(row, opened)
+    pool.control(row, told)
+    pool.control(row, Close(90, "end"))
+    assert pool.limit[row] == 0
+    assert pool.next_control(row) is opened
+    assert pool.limit[row] == 40
+    assert pool.next_control(row) is told
+    assert pool.limit[row] == 90
+    assert pool.next_control(row) == Close(90, "end")
+    assert pool.limit[row] == NO_LIMIT
+    assert pool.next_control(row) is None
+
+
+def test_rows_are_lent_and_given_back() -> None:
+    pool = _pool()
+    rows = [pool.acquire() for _ in range(4)]
+    assert rows == [0, 1, 2, None]
+    pool.ring.write(1, np.ones(100, np.int16))
+    pool.active[1] = True
+    pool.release(1)
+    assert not pool.active[1]
+    assert pool.ring.free(1) == pool.capacity
+    assert pool.acquire() == 1
+
+
+def test_arrival_and_capture_times_follow_the_samples() -> None:
+    pool = _pool()
+    pool.mark_arrival(0, 0, 300, 11)
+    pool.mark_arrival(0, 300, 600, 22)
+    assert pool.arrived_ns(0, 256) == 11
+    assert pool.arrived_ns(0, 512) == 22
+    pool.anchor(0, 8000, 10**18)
+    assert pool.captured_ns(0, 8000 + 4000) == 10**18 + 500_000_000
+    assert pool.captured_ns(0, 0) == 10**18 - 10**9
+
+
+def test_room_is_told_once_to_who_asked() -> None:
+    pool = _pool()
+    told: list[int] = []
+    pool.on_room = lambda: told.append(1)
+    pool.made_room()
+    pool.made_room()
+    assert told == [1]
