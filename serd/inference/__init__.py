@@ -1,0 +1,1 @@
+"""Emotion inference: manifests, ONNX Runtime sessions, batching and the inference thread."""

@@ -1,0 +1,1 @@
+"""Manifests, providers, the model, batching and the inference thread."""

@@ -1,0 +1,459 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serd.errors import ModelError
+from serd.inference.model import EmotionModel
+from serd.inference.worker import (
+    DropReason,
+    InferenceWorker,
+    Result,
+    SegmentJob,
+    WorkerOptions,
+)
+from serd.types import Float32Array, Int64Array
+from tests.fakes import FakeClock, wait_until
+from tests.inference.tiny import SAMPLES, build_model
+
+DEADLINE_S = 20.0
+FOR_EVER_MS = 3_600_000.0
+
+
+class FakeModel:
+    """Scores a row by its first sample; can be held, and fails on rows that begin loud."""
+
+    samples = 8
+    sample_rate_hz = 16000
+    largest_batch = 64
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.lengths: list[list[int]] = []
+        self.entered = threading.Semaphore(0)
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def run(self, audio: Float32Array, length: Int64Array) -> Float32Array:
+        self.entered.release()
+        assert self.gate.wait(DEADLINE_S)
+        firsts = np.rint(audio[:, 0] * 32768).astype(int)
+        self.batches.append(firsts.tolist())
+        self.lengths.append(length.tolist())
+        if (firsts >= 30000).any():
+            raise ModelError("model_not_finite", "a loud row")
+        return np.stack([firsts, -firsts], axis=1).astype(np.float32)
+
+
+class Answers:
+    """What came back, in order."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Result]] = []
+        self.dropped: list[tuple[SegmentJob, str]] = []
+        self._lock = threading.Lock()
+
+    def on_results(self, results: list[Result]) -> None:
+        with self._lock:
+            self.batches.append(results)
+
+    def on_dropped(self, job: SegmentJob, reason: DropReason) -> None:
+        with self._lock:
+            self.dropped.append((job, reason))
+
+    @property
+    def scored(self) -> list[int]:
+        return [result.job.context for results in self.batches for result in results]
+
+    @property
+    def lost(self) -> list[tuple[int, str]]:
+        return [(job.context, reason) for job, reason in self.dropped]
+
+
+def job(number: int, samples: int = 4, sample_rate_hz: int = 16000) -> SegmentJob:
+    return SegmentJob(np.full(samples, number, np.int16), sample_rate_hz, 0, number)
+
+
+class WatchedClock:
+    """Tells when the worker's thread looks at the time, which it does before every wait.
+
+    It looks with its lock held and gives the lock up only by waiting: whoever has seen a look
+    and then submits a job finds the thread asleep.
+    """
+
+    def __init__(self) -> None:
+        self.looked = threading.Event()
+
+    def monotonic_ns(self) -> int:
+        if threading.current_thread().name == "serd-inference":
+            self.looked.set()
+        return time.monotonic_ns()
+
+    def unix_ns(self) -> int:
+        return time.time_ns()
+
+
+class Bench:
+    """A worker, its model and what came back."""
+
+    def __init__(self, model: Any = None, **options: Any) -> None:
+        self.model = model or FakeModel()
+        self.answers = Answers()
+        self.clock = WatchedClock()
+        self.worker = InferenceWorker(
+            self.model,
+            WorkerOptions(**options),
+            on_results=self.answers.on_results,
+            on_dropped=self.answers.on_dropped,
+            clock=self.clock,
+        )
+
+    def hold(self) -> None:
+        """Make the model stop inside its first batch, and wait until it is there."""
+        self.model.gate.clear()
+        self.worker.submit(job(0))
+        self.worker.start()
+        assert self.model.entered.acquire(timeout=DEADLINE_S)
+
+
+@pytest.fixture
+def benches() -> Iterator[list[Bench]]:
+    made: list[Bench] = []
+    yield made
+    for bench in made:
+        if isinstance(bench.model, FakeModel):
+            bench.model.gate.set()
+        assert bench.worker.stop(DEADLINE_S)
+
+
+@pytest.fixture
+def make(benches: list[Bench]) -> Any:
+    def make(model: Any = None, **options: Any) -> Bench:
+        benches.append(Bench(model, **options))
+        return benches[-1]
+
+    return make
+
+
+def test_a_full_batch_runs_without_waiting(make: Any) -> None:
+    bench = make(max_batch=3, max_wait_ms=FOR_EVER_MS)
+    bench.worker.start()
+    for number in (1, 2, 3):
+        bench.worker.submit(job(number))
+    wait_until(lambda: bench.answers.scored == [1, 2, 3], "the batch")
+    assert bench.model.batches == [[1, 2, 3]]
+    (results,) = bench.answers.batches
+    assert [result.batch for result in results] == [3, 3, 3]
+    assert [result.probabilities.tolist() for result in results] == [[1, -1], [2, -2], [3, -3]]
+
+
+def test_the_job_that_fills_a_batch_wakes_the_sleeping_thread(make: Any) -> None:
+    bench = make(max_batch=2, max_wait_ms=FOR_EVER_MS)
+    bench.worker.submit(job(1))
+    bench.worker.start()
+    assert bench.clock.looked.wait(DEADLINE_S)
+    bench.worker.submit(job(2))
+    wait_until(lambda: bench.model.batches == [[1, 2]], "the batch")
+
+
+def test_after_a_drain_jobs_wait_for_company_again(make: Any) -> None:
+    bench = make(max_batch=2, max_wait_ms=FOR_EVER_MS)
+    bench.worker.start()
+    assert bench.worker.drain(DEADLINE_S)
+    for number in range(0, 40, 2):
+        bench.clock.looked.clear()
+        bench.worker.submit(job(number))
+        assert bench.clock.looked.wait(DEADLINE_S)
+        bench.worker.submit(job(number + 1))
+    wait_until(lambda: len(bench.answers.scored) == 40, "the batches")
+    assert [len(batch) for batch in bench.model.batches] == [2] * 20
+
+
+def test_a_lone_job_runs_after_its_wait(make: Any) -> None:
+    bench = make(max_batch=3, max_wait_ms=1.0)
+    bench.worker.start()
+    bench.worker.submit(job(1))
+    wait_until(lambda: bench.answers.scored == [1], "the lone job")
+
+
+def test_a_batch_is_no_larger_than_the_model_has_use_for(make: Any) -> None:
+    class Narrow(FakeModel):
+        largest_batch = 2
+
+    bench = make(Narrow(), max_batch=32, max_wait_ms=FOR_EVER_MS)
+    bench.worker.start()
+    for number in range(5):
+        bench.worker.submit(job(number))
+    assert bench.worker.drain(DEADLINE_S)
+    assert bench.model.batches == [[0, 1], [2, 3], [4]]
+
+
+def test_draining_runs_what_waits_for_company(make: Any) -> None:
+    bench = make(max_batch=2, max_wait_ms=FOR_EVER_MS)
+    bench.worker.start()
+    for number in (1, 2, 3):
+        bench.worker.submit(job(number))
+    assert bench.worker.drain(DEADLINE_S)
+    assert bench.answers.scored == [1, 2, 3]
+    assert bench.worker.idle
+    bench.worker.submit(job(4))
+    assert not bench.worker.idle
+    assert bench.worker.drain(DEADLINE_S)
+    assert bench.answers.scored == [1, 2, 3, 4]
+
+
+def test_draining_ends_in_time_when_the_model_hangs(make: Any) -> None:
+    bench = make(max_wait_ms=0.0)
+    bench.hold()
+    assert not bench.worker.drain(0.01)
+    assert not bench.worker.idle
+    bench.model.gate.set()
+    assert bench.worker.drain(DEADLINE_S)
+    assert bench.answers.scored == [0]
+
+
+def test_overload_drops_the_oldest_that_waits(make: Any) -> None:
+    bench = make(queue_segments=2, max_batch=2, max_wait_ms=0.0)
+    bench.hold()
+    for number in (1, 2, 3, 4):
+        bench.worker.submit(job(number))
+    assert bench.worker.queued == 2
+    assert bench.answers.lost == [(1, "overload"), (2, "overload")]
+    bench.model.gate.set()
+    assert bench.worker.drain(DEADLINE_S)
+    assert bench.answers.scored == [0, 3, 4]
+    counts = bench.worker.counts()
+    assert counts["segments_submitted"] == 5
+    assert counts["segments_scored"] == 3
+    assert counts["segments_dropped_overload"] == 2
+    assert counts["queue_peak_segments"] == 2
+    assert counts["batches"] == 2
+
+
+def test_a_job_that_the_model_cannot_take_costs_no_other_its_result(make: Any) -> None:
+    bench = make(max_batch=4, max_wait_ms=FOR_EVER_MS)
+    bench.worker.start()
+    for number in (1, 30000, 2, 30001):
+        bench.worker.submit(job(number))
+    assert bench.worker.drain(DEADLINE_S)
+    assert bench.answers.scored == [1, 2]
+    assert bench.answers.lost == [(30000, "model_error"), (30001, "model_error")]
+    assert [result.batch for result in bench.answers.batches[0]] == [1, 1]
+    assert bench.worker.counts()["inference_errors"] == 3
+    bench.worker.submit(job(5))
+    assert bench.worker.drain(DEADLINE_S)
+    assert bench.answers.scored == [1, 2, 5]
+
+
+def test_a_job_that_does_not_fit_costs_no_other_its_result(make: Any) -> None:
+    bench = make(max_batch=4, max_wait_ms=FOR_EVER_MS)
+    bench.worker.start()
+    for number, samples in ((1, 8), (2, 9), (3, 0), (4, 1)):
+        bench.worker.submit(job(number, samples))
+    assert bench.worker.drain(DEADLINE_S)
+    assert bench.answers.scored == [1, 4]
+    assert bench.answers.lost == [(2, "model_error"), (3, "model_error")]
+    assert bench.model.lengths == [[8, 1]]
+
+
+def test_a_batch_of_jobs_none_of_which_fits_reaches_no_model(make: Any) -> None:
+    bench = make(max_wait_ms=0.0)
+    bench.worker.start()
+    bench.worker.submit(job(1, samples=100))
+    assert bench.worker.drain(DEADLINE_S)
+    assert bench.answers.lost == [(1, "model_error")]
+    assert bench.model.batches == []
+
+
+def test_telephone_audio_is_brought_to_the_model_s_rate(make: Any) -> None:
+    bench = make(max_batch=2, max_wait_ms=FOR_EVER_MS)
+    bench.worker.start()
+    bench.worker.submit(job(1, samples=4, sample_rate_hz=8000))
+    bench.worker.submit(job(2, samples=5, sample_rate_hz=16000))
+    assert bench.worker.drain(DEADLINE_S)
+    assert bench.model.lengths == [[8, 5]]
+
+
+def test_nothing_of_an_earlier_segment_remains_in_a_row(make: Any) -> None:
+    class Recorder(FakeModel):
+        def run(self, audio: Float32Array, length: Int64Array) -> Float32Array:
+            self.batches.append(np.rint(audio[0] * 32768).astype(int).tolist())
+            return np.zeros((len(audio), 2), np.float32)
+
+    bench = make(Recorder(), max_wait_ms=0.0)
+    bench.worker.start()
+    for number, samples in ((7, 8), (5, 2)):
+        bench.worker.submit(job(number, samples))
+        assert bench.worker.drain(DEADLINE_S)
+    assert bench.model.batches == [[7] * 8, [5, 5, 0, 0, 0, 0, 0, 0]]
+
+
+def test_stopping_answers_for_what_waits(make: Any) -> None:
+    bench = make(max_batch=8, max_wait_ms=FOR_EVER_MS)
+    bench.worker.start()
+    bench.worker.submit(job(1))
+    bench.worker.submit(job(2))
+    assert bench.worker.stop(DEADLINE_S)
+    assert bench.answers.lost == [(1, "stopped"), (2, "stopped")]
+    bench.worker.submit(job(3))
+    assert bench.answers.lost[-1] == (3, "stopped")
+    assert bench.worker.counts()["segments_dropped_stopped"] == 3
+
+
+def test_stopping_gives_up_on_a_model_that_hangs_and_answers_once(make: Any) -> None:
+    bench = make(max_wait_ms=0.0)
+    bench.hold()
+    bench.worker.submit(job(1))
+    assert not bench.worker.stop(0.01)
+    assert bench.answers.lost == [(0, "stopped"), (1, "stopped")]
+    bench.model.gate.set()
+    assert bench.worker.stop(DEADLINE_S)
+    assert bench.answers.batches == []
+    assert len(bench.answers.lost) == 2
+
+
+def test_stopping_lets_the_running_batch_finish(make: Any) -> None:
+    bench = make(max_wait_ms=0.0)
+    bench.hold()
+    opener = threading.Thread(target=bench.model.gate.set)
+    opener.start()
+    assert bench.worker.stop(DEADLINE_S)
+    opener.join()
+    assert bench.answers.scored == [0]
+    assert bench.answers.lost == []
+
+
+def test_stopping_a_worker_that_never_ran(make: Any) -> None:
+    bench = make()
+    bench.worker.submit(job(1))
+    assert bench.worker.stop()
+    assert bench.answers.lost == [(1, "stopped")]
+
+
+def test_starting_twice_is_refused(make: Any) -> None:
+    bench = make()
+    bench.worker.start()
+    with pytest.raises(RuntimeError, match="started already"):
+        bench.worker.start()
+
+
+def test_a_callback_that_raises_does_not_stop_the_worker() -> None:
+    seen: list[int] = []
+
+    def on_results(results: list[Result]) -> None:
+        seen.append(results[0].job.context)
+        raise KeyError("a bug elsewhere")
+
+    worker = InferenceWorker(
+        FakeModel(), WorkerOptions(max_wait_ms=0.0), on_results, lambda job, reason: None
+    )
+    worker.start()
+    for number in (1, 2):
+        worker.submit(job(number))
+        assert worker.drain(DEADLINE_S)
+    assert seen == [1, 2]
+    assert worker.counts()["callback_errors"] == 2
+    assert worker.stop(DEADLINE_S)
+
+
+def test_times_come_from_the_clock(clock: FakeClock) -> None:
+    class Slow(FakeModel):
+        def run(self, audio: Float32Array, length: Int64Array) -> Float32Array:
+            clock.advance(0.25)
+            return super().run(audio, length)
+
+    answers = Answers()
+    worker = InferenceWorker(
+        Slow(), WorkerOptions(max_wait_ms=0.0), answers.on_results, answers.on_dropped, clock
+    )
+    clock.advance(3.0)
+    worker.submit(job(1))
+    worker.start()
+    assert worker.drain(DEADLINE_S)
+    assert worker.stop(DEADLINE_S)
+    ((result,),) = answers.batches
+    assert (result.started_ns, result.finished_ns) == (3_000_000_000, 3_250_000_000)
+
+
+@settings(max_examples=25)
+@given(
+    submitters=st.integers(1, 4),
+    jobs=st.integers(1, 60),
+    queue_segments=st.integers(1, 40),
+    max_batch=st.integers(1, 8),
+    bad_every=st.integers(2, 12),
+)
+def test_every_job_is_answered_exactly_once(
+    submitters: int, jobs: int, queue_segments: int, max_batch: int, bad_every: int
+) -> None:
+    bench = Bench(queue_segments=queue_segments, max_batch=max_batch, max_wait_ms=0.1)
+    bench.worker.start()
+
+    def submit(first: int) -> None:
+        for number in range(first, first + jobs):
+            bench.worker.submit(job(number + 30000 * (number % bad_every == 0)))
+
+    threads = [
+        threading.Thread(target=submit, args=(index * 100 + 1,)) for index in range(submitters)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert bench.worker.drain(DEADLINE_S)
+    assert bench.worker.stop(DEADLINE_S)
+    answered = bench.answers.scored + [number for number, _ in bench.answers.lost]
+    assert len(answered) == len(set(answered)) == submitters * jobs
+    for index in range(submitters):
+        mine = [number for number in bench.answers.scored if number // 100 == index]
+        assert mine == sorted(mine)
+    counts = bench.worker.counts()
+    assert counts["segments_submitted"] == submitters * jobs
+    assert counts["segments_scored"] == len(bench.answers.scored)
+    assert counts["segments_scored"] + len(bench.answers.lost) == counts["segments_submitted"]
+    assert max((len(batch) for batch in bench.model.batches), default=0) <= max_batch
+
+
+def test_with_a_real_model_the_same_segment_scores_the_same(
+    tmp_path: Path, make: Any, rng: np.random.Generator
+) -> None:
+    model = EmotionModel.load(build_model(tmp_path), "cpu")
+    model.warm_up()
+    bench = make(model, max_batch=8, max_wait_ms=FOR_EVER_MS)
+    bench.worker.start()
+    speech = (rng.standard_normal(SAMPLES // 2) * 3000).astype(np.int16)
+    for number in range(21):
+        noise = (rng.standard_normal(rng.integers(1, SAMPLES)) * 2000).astype(np.int16)
+        bench.worker.submit(
+            SegmentJob(speech, 8000, 0, -1) if number % 5 == 0 else SegmentJob(noise, 16000, 0, 0)
+        )
+    assert bench.worker.drain(DEADLINE_S)
+    same = [
+        result.probabilities
+        for results in bench.answers.batches
+        for result in results
+        if result.job.context == -1
+    ]
+    assert len(same) == 5
+    assert sum(len(results) for results in bench.answers.batches) == 21
+    for scores in same[1:]:
+        np.testing.assert_allclose(scores, same[0], atol=1e-5, rtol=0)
+
+
+def test_nan_of_a_real_model_stays_with_its_row(tmp_path: Path, make: Any) -> None:
+    model = EmotionModel.load(build_model(tmp_path, poison=True), "cpu")
+    bench = make(model, max_batch=3, max_wait_ms=FOR_EVER_MS)
+    bench.worker.start()
+    for number in (100, 30000, 200):
+        bench.worker.submit(job(number, samples=1000))
+    assert bench.worker.drain(DEADLINE_S)
+    assert bench.answers.scored == [100, 200]
+    assert bench.answers.lost == [(30000, "model_error")]
