@@ -1,0 +1,1 @@
+"""The running daemon: threads, lifecycle, signals, systemd, logs."""

@@ -1,0 +1,79 @@
+"""From the inference stage's answers to events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from serd.clock import Clock
+from serd.inference.worker import DropReason, Result, SegmentJob
+from serd.protocol.events import Event, SegmentLatency
+from serd.rows import Gap
+from serd.runtime.assembler import Assembler
+from serd.runtime.line import (
+    Level,
+    ModelFacts,
+    SegmentContext,
+    emotion_event,
+    gap_event,
+    scores_of,
+)
+
+
+class Judge:
+    """Fills the places of segments with emotion events, or with the gaps they left.
+
+    Parameters
+    ----------
+    on_progress
+        Called after every batch: the speech stage may be waiting for the queue to empty.
+    """
+
+    def __init__(
+        self,
+        assembler: Assembler,
+        model: ModelFacts,
+        clock: Clock,
+        on_progress: Callable[[], None],
+    ) -> None:
+        self._assembler = assembler
+        self._model = model
+        self._clock = clock
+        self._on_progress = on_progress
+
+    def results(self, results: list[Result]) -> None:
+        """Take the answers of one batch."""
+        for result in results:
+            self._judged(result)
+        self._on_progress()
+
+    def _judged(self, result: Result) -> None:
+        job = result.job
+        context: SegmentContext = job.context
+        level = Level.of(job.audio)
+        scores = scores_of(self._model.labels, result.probabilities)
+
+        def make() -> list[Event]:
+            context.utterance.add(context.span, scores, level)
+            latency = SegmentLatency(
+                wait=_ms(result.started_ns - job.queued_ns),
+                inference=_ms(result.finished_ns - result.started_ns),
+                total=_ms(self._clock.monotonic_ns() - context.arrived_ns),
+            )
+            return [emotion_event(context, self._model, scores, level, latency)]
+
+        self._assembler.fill(context.place, make)
+
+    def dropped(self, job: SegmentJob, reason: DropReason) -> None:
+        """A segment got no answer: its place tells so."""
+        context: SegmentContext = job.context
+        span = context.span
+
+        def make() -> list[Event]:
+            context.utterance.lost += 1
+            return [gap_event(context.info, Gap(str(reason), span.start, span.end, 0))]
+
+        self._assembler.fill(context.place, make)
+
+
+def _ms(ns: int) -> float:
+    return round(ns / 1e6, 3)

@@ -1,0 +1,320 @@
+"""One opening of a stream on the speech thread's side, and the events that tell of it."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from serd.protocol.events import (
+    EmotionEvent,
+    GapEvent,
+    SegmentLatency,
+    SpeechEvent,
+    StreamEvent,
+    UtteranceEvent,
+    UtteranceLatency,
+    utc,
+)
+from serd.rows import Gap, RowPool, StreamInfo, Timeline
+from serd.runtime.assembler import Place
+from serd.segmenter import Offset, Segment
+from serd.types import Float32Array, Int16Array
+
+_SILENT_DBFS = -120.0
+_CLIPPED = 32767
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A range of a stream in source samples, as events give it."""
+
+    start: int
+    end: int
+    rate_hz: int
+    end_captured_ns: int
+    lost_ms: float
+
+    @property
+    def samples(self) -> int:
+        """Length in source samples."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """How loud a segment is."""
+
+    rms_dbfs: float
+    clipped_ratio: float
+
+    @classmethod
+    def of(cls, audio: Int16Array) -> Level:
+        """Measure int16 ``[n]``: RMS relative to a full-scale square wave, and clipping."""
+        if not len(audio):
+            return cls(_SILENT_DBFS, 0.0)
+        # A dot product in float32 is exact enough for a level and far cheaper than int64.
+        scaled = audio.astype(np.float32)
+        power = float(np.dot(scaled, scaled)) / len(audio) / 32768.0**2
+        clipped = np.count_nonzero(audio >= _CLIPPED) + np.count_nonzero(audio <= -_CLIPPED)
+        return cls(_dbfs(power), round(float(clipped) / len(audio), 6))
+
+
+def _dbfs(power: float) -> float:
+    return round(max(_SILENT_DBFS, 10 * math.log10(power)), 2) if power > 0 else _SILENT_DBFS
+
+
+@dataclass(slots=True)
+class Utterance:
+    """What the segments of one utterance add up to. Touched only in their line's order."""
+
+    number: int
+    segments: int = 0
+    lost: int = 0
+    weight: float = 0.0
+    scores: dict[str, float] = field(default_factory=dict)
+    power: float = 0.0
+    clipped: float = 0.0
+
+    def add(self, span: Span, scores: dict[str, float], level: Level) -> None:
+        """Count a judged segment in, weighted by its duration."""
+        weight = span.samples / span.rate_hz
+        self.segments += 1
+        self.weight += weight
+        for label, score in scores.items():
+            self.scores[label] = self.scores.get(label, 0.0) + weight * score
+        self.power += weight * 10 ** (level.rms_dbfs / 10)
+        self.clipped += weight * level.clipped_ratio
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentContext:
+    """What travels with a segment through the inference queue."""
+
+    line: Line
+    info: StreamInfo
+    place: Place
+    utterance: Utterance
+    instruction: Segment
+    span: Span
+    padded: bool
+    arrived_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What events say of the model."""
+
+    identity: str
+    labels: tuple[str, ...]
+    abstain_below: float
+
+
+class Line:
+    """One opening of a stream: from its `Open` to its `Close`.
+
+    Parameters
+    ----------
+    key
+        The stream's line in the assembler.
+    """
+
+    def __init__(
+        self, key: int, pool: RowPool, row: int, info: StreamInfo, timeline: Timeline
+    ) -> None:
+        self.key = key
+        self.info = info
+        self.timeline = timeline
+        self.utterance = Utterance(0)
+        self._pool = pool
+        self._row = row
+        self._losses: deque[tuple[int, int]] = deque()
+
+    def lost(self, start: int, end: int) -> None:
+        """Note that the ring indexes ``[start, end)`` are silence in place of lost audio."""
+        self._losses.append((start, end))
+
+    def forget_losses(self, before: int) -> None:
+        """Drop notes of losses that no instruction can refer to any more."""
+        while self._losses and self._losses[0][1] <= before:
+            self._losses.popleft()
+
+    def span(self, start: int, end: int) -> Span:
+        """A range of ring indexes in the stream's own terms."""
+        lost = sum(max(0, min(end, b) - max(start, a)) for a, b in self._losses)
+        return Span(
+            start=self.timeline.source_index(start),
+            end=self.timeline.source_index(end),
+            rate_hz=self.info.sample_rate_hz,
+            end_captured_ns=self._pool.captured_ns(self._row, end),
+            lost_ms=round(lost * 1000 / self._pool.rate_hz, 3),
+        )
+
+    def stream_event(self, state: str, reason: str | None, at: int) -> StreamEvent:
+        """A `stream` event at a ring index."""
+        return stream_event(
+            self.info,
+            state,
+            reason,
+            self.timeline.source_index(at),
+            self._pool.captured_ns(self._row, at),
+        )
+
+    def speech_event(self, state: str, reason: str | None, utterance: int, at: int) -> SpeechEvent:
+        """A `speech` event at a ring index."""
+        info, sample = self.info, self.timeline.source_index(at)
+        return SpeechEvent(
+            stream=info.stream,
+            call_id=info.call_id,
+            role=info.role,
+            labels=dict(info.labels),
+            state=state,  # type: ignore[arg-type]  # one of the literals, by its callers
+            reason=reason,
+            utterance=utterance,
+            at_sample=sample,
+            at_s=seconds(sample, info.sample_rate_hz),
+            sample_rate_hz=info.sample_rate_hz,
+            captured_at=utc(self._pool.captured_ns(self._row, at)),
+        )
+
+    def gap_event(self, gap: Gap) -> GapEvent:
+        """A `gap` event."""
+        return gap_event(self.info, gap)
+
+
+def seconds(sample: int, rate_hz: int) -> float:
+    """A position in seconds, rounded to the microsecond."""
+    return round(sample / rate_hz, 6)
+
+
+def stream_event(
+    info: StreamInfo, state: str, reason: str | None, at_sample: int, captured_ns: int
+) -> StreamEvent:
+    """A `stream` event at a source index."""
+    return StreamEvent(
+        stream=info.stream,
+        call_id=info.call_id,
+        role=info.role,
+        labels=dict(info.labels),
+        state=state,  # type: ignore[arg-type]  # one of the literals, by its callers
+        reason=reason,
+        source=info.source,
+        sample_rate_hz=info.sample_rate_hz,
+        channel=info.channel,
+        encoding=info.encoding,  # type: ignore[arg-type]  # name of an Encoding
+        at_sample=at_sample,
+        at_s=seconds(at_sample, info.sample_rate_hz),
+        captured_at=utc(captured_ns),
+    )
+
+
+def gap_event(info: StreamInfo, gap: Gap) -> GapEvent:
+    """A `gap` event in source indexes."""
+    return GapEvent(
+        stream=info.stream,
+        call_id=info.call_id,
+        role=info.role,
+        labels=dict(info.labels),
+        reason=gap.reason,
+        start_sample=gap.start,
+        end_sample=gap.end,
+        start_s=seconds(gap.start, info.sample_rate_hz),
+        end_s=seconds(gap.end, info.sample_rate_hz),
+        sample_rate_hz=info.sample_rate_hz,
+        lost_ms=round((gap.end - gap.start) * 1000 / info.sample_rate_hz, 3),
+        messages=gap.messages,
+    )
+
+
+def scores_of(labels: tuple[str, ...], probabilities: Float32Array) -> dict[str, float]:
+    """Scores to six places that still sum to 1: the rounding goes to the highest."""
+    scores = [round(score, 6) for score in probabilities.tolist()]
+    top = max(range(len(scores)), key=scores.__getitem__)
+    scores[top] = round(scores[top] + 1.0 - sum(scores), 6)
+    return dict(zip(labels, scores, strict=True))
+
+
+def emotion_event(
+    context: SegmentContext,
+    model: ModelFacts,
+    scores: dict[str, float],
+    level: Level,
+    latency: SegmentLatency,
+) -> EmotionEvent:
+    """The `emotion` event of a judged segment."""
+    info, span, instruction = context.info, context.span, context.instruction
+    label = max(scores, key=scores.__getitem__)
+    return EmotionEvent(
+        stream=info.stream,
+        call_id=info.call_id,
+        role=info.role,
+        labels=dict(info.labels),
+        utterance=instruction.utterance,
+        index=instruction.index,
+        last=instruction.last,
+        padded=context.padded,
+        start_s=seconds(span.start, span.rate_hz),
+        end_s=seconds(span.end, span.rate_hz),
+        start_sample=span.start,
+        end_sample=span.end,
+        sample_rate_hz=span.rate_hz,
+        captured_at=utc(span.end_captured_ns),
+        label=label,
+        confidence=scores[label],
+        scores=scores,
+        abstained=scores[label] < model.abstain_below,
+        speech_ratio=round(instruction.speech_ratio, 6),
+        level_dbfs=level.rms_dbfs,
+        clipped_ratio=level.clipped_ratio,
+        lost_ms=span.lost_ms,
+        model=model.identity,
+        latency_ms=latency,
+    )
+
+
+def utterance_event(
+    info: StreamInfo,
+    span: Span,
+    utterance: Utterance,
+    offset: Offset,
+    model: ModelFacts,
+    total_ms: float,
+) -> UtteranceEvent:
+    """The `utterance` event: the duration-weighted mean over the judged segments."""
+    weight = utterance.weight
+    scores: dict[str, float] = {}
+    label: str | None = None
+    confidence = 0.0
+    if weight:
+        means = np.array([utterance.scores[name] / weight for name in model.labels], np.float32)
+        scores = scores_of(model.labels, means)
+        label = max(scores, key=scores.__getitem__)
+        confidence = scores[label]
+    return UtteranceEvent(
+        stream=info.stream,
+        call_id=info.call_id,
+        role=info.role,
+        labels=dict(info.labels),
+        utterance=offset.utterance,
+        start_s=seconds(span.start, span.rate_hz),
+        end_s=seconds(span.end, span.rate_hz),
+        start_sample=span.start,
+        end_sample=span.end,
+        sample_rate_hz=span.rate_hz,
+        captured_at=utc(span.end_captured_ns),
+        reason=offset.reason,
+        segments=utterance.segments,
+        segments_lost=utterance.lost,
+        label=label,
+        confidence=confidence,
+        scores=scores,
+        abstained=confidence < model.abstain_below,
+        speech_ratio=round(offset.speech_ratio, 6),
+        level_dbfs=_dbfs(utterance.power / weight) if weight else _SILENT_DBFS,
+        clipped_ratio=round(utterance.clipped / weight, 6) if weight else 0.0,
+        lost_ms=span.lost_ms,
+        model=model.identity,
+        latency_ms=UtteranceLatency(total=total_ms),
+    )

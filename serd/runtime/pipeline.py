@@ -1,0 +1,284 @@
+"""The stages between sources and events, put together: the same for the daemon and for replay."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from serd.channel import Waker
+from serd.clock import Clock
+from serd.config.schema import Config
+from serd.inference.manifest import resolve_model
+from serd.inference.model import EmotionModel
+from serd.inference.worker import InferenceWorker, WorkerOptions
+from serd.protocol.events import Event
+from serd.rows import RowPool, StreamInfo
+from serd.runtime.assembler import Assembler
+from serd.runtime.ingest import IngestThread
+from serd.runtime.judge import Judge
+from serd.runtime.line import ModelFacts, stream_event
+from serd.runtime.speech import SpeechPool, SpeechStage, line_keys
+from serd.segmenter import Segmenter, SegmenterOptions
+from serd.sources.base import Source
+from serd.sources.intake import IntakeOptions, StreamTable
+from serd.types import NATIVE_RATES_HZ, frame_samples
+from serd.vad.detector import Detector, make_detector
+
+_log = structlog.get_logger(__name__)
+
+# Patient rows wait while the inference queue is fuller than this.
+_PRESSURE = 0.5
+
+
+class SpeechThread:
+    """Runs the speech stage whenever it is woken."""
+
+    def __init__(self, stage: SpeechStage, on_failure: Callable[[BaseException], None]) -> None:
+        self.waker = Waker()
+        self.rounds = 0
+        self._stage = stage
+        self._on_failure = on_failure
+        self._stopping = False
+        self._rested = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="serd-speech", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                self.waker.wait(1.0)
+                self._stage.work()
+                self.rounds += 1
+                with self._rested:
+                    self._rested.notify_all()
+        except BaseException as error:
+            _log.exception("speech.failed")
+            self._on_failure(error)
+
+    def wait_empty(self, timeout_s: float) -> bool:
+        """Wait until no row is in use any more; return whether that came to pass."""
+        with self._rested:
+            self.waker.wake()
+            return self._rested.wait_for(
+                lambda: self._stage.empty or not self._thread.is_alive(), timeout_s
+            )
+
+    def stop(self) -> None:
+        """End the thread after its current round."""
+        self._stopping = True
+        self.waker.wake()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+
+class Pipeline:
+    """From sources to events: ingest, speech and inference threads and what they share.
+
+    Parameters
+    ----------
+    config
+        Sections ``streams``, ``vad``, ``segment`` and ``inference`` are used.
+    sources
+        Not opened yet.
+    emit
+        Takes every event, in order for each stream, from several threads one at a time; may
+        block.
+    clock
+        Times and time-outs.
+    on_finished
+        Called once when every source is at its end.
+    on_failure
+        Called with what killed a thread.
+
+    Raises
+    ------
+    ModelError, DeviceError
+        The models cannot be used as configured.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        sources: Sequence[Source],
+        emit: Callable[[Event], None],
+        clock: Clock,
+        on_finished: Callable[[], None],
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        inference, segment = config.inference, config.segment
+        self._clock = clock
+        self._emit = emit
+        self.model = EmotionModel.load(
+            resolve_model(inference.model),
+            inference.device,
+            threads=inference.threads,
+            batch_sizes=_batch_sizes(inference.max_batch),
+        )
+        self.model.manifest.check_window(segment.window_s)
+        self._facts = ModelFacts(
+            self.model.identity, tuple(self.model.labels), self.model.abstain_below
+        )
+        self._assembler = Assembler(emit)
+        judge = Judge(self._assembler, self._facts, clock, self._progressed)
+        self._worker = InferenceWorker(
+            self.model,
+            WorkerOptions(inference.queue_segments, inference.max_batch, inference.max_wait_ms),
+            judge.results,
+            judge.dropped,
+            clock,
+        )
+        self._pressure = max(1, int(inference.queue_segments * _PRESSURE))
+        keys = line_keys()
+        self._pools = {rate: self._row_pool(config, rate) for rate in NATIVE_RATES_HZ}
+        self.detectors: list[Detector] = []
+        speech_pools: list[SpeechPool] = []
+        for rate, pool in self._pools.items():
+            options = SegmenterOptions(
+                sample_rate_hz=rate,
+                frame_samples=frame_samples(rate),
+                onset_threshold=config.vad.onset_threshold,
+                offset_threshold=config.vad.offset_threshold,
+                min_speech_ms=segment.min_speech_ms,
+                hangover_ms=segment.hangover_ms,
+                padding_ms=segment.padding_ms,
+                window_s=segment.window_s,
+                hop_s=segment.hop_s,
+                max_utterance_s=segment.max_utterance_s,
+            )
+            detector = make_detector(
+                config.vad.detector, rate, pool.rows, threads=config.vad.threads
+            )
+            self.detectors.append(detector)
+            speech_pools.append(
+                SpeechPool(
+                    pool,
+                    detector,
+                    Segmenter(pool.rows, options),
+                    options.samples(segment.window_s),
+                    self._assembler,
+                    self._worker.submit,
+                    self._facts,
+                    clock,
+                    keys,
+                    self._pressed,
+                )
+            )
+        pools = list(self._pools.values())
+        self._stage = SpeechStage(speech_pools, pools)
+        self._speech = SpeechThread(self._stage, on_failure)
+        self.table = StreamTable(
+            self._pools,
+            IntakeOptions(
+                max_streams=config.streams.max_streams,
+                idle_timeout_s=config.streams.idle_timeout_s,
+                reorder_messages=config.streams.reorder_messages,
+                refuse_roles=frozenset(config.streams.refuse_roles),
+                max_fill_ms=config.streams.max_fill_ms,
+                # Beyond the hangover, so that a suppressed silence ends an utterance as the
+                # silence itself would have, with time for the detector's memory to fade.
+                silence_ms=segment.hangover_ms + segment.padding_ms + 500,
+            ),
+            clock,
+            self._refused,
+        )
+        self._ingest = IngestThread(
+            sources,
+            self.table,
+            pools,
+            clock,
+            self._speech.waker.wake,
+            on_finished,
+            on_failure,
+        )
+
+    @staticmethod
+    def _row_pool(config: Config, rate_hz: int) -> RowPool:
+        segment = config.segment
+        needed_s = (
+            segment.window_s
+            + (segment.hangover_ms + segment.padding_ms + 2 * segment.min_speech_ms) / 1000
+            + config.streams.backlog_s
+        )
+        return RowPool(rate_hz, config.streams.max_streams, int(needed_s * rate_hz))
+
+    def _pressed(self) -> bool:
+        return self._worker.queued >= self._pressure
+
+    def _progressed(self) -> None:
+        self._speech.waker.wake()
+
+    def _refused(self, info: StreamInfo, at_sample: int, reason: str) -> None:
+        self._emit(stream_event(info, "refused", reason, at_sample, self._clock.unix_ns()))
+
+    @property
+    def vad_name(self) -> str:
+        """Name of the voice-activity detector in use."""
+        return self.detectors[0].name
+
+    def start(self) -> None:
+        """Warm up the model and start the stages, last one first, so that each finds the next.
+
+        Raises
+        ------
+        BindError
+            A source cannot bind or connect.
+        ModelError
+            The model fails on its first input.
+        """
+        self.model.warm_up()
+        self._worker.start()
+        self._speech.start()
+        try:
+            self._ingest.start()
+        except BaseException:
+            self._speech.stop()
+            self._worker.stop()
+            raise
+
+    def stop(self, timeout_s: float) -> bool:
+        """Drain: sources stop, rows flush, batches finish, events leave; then end the threads.
+
+        Returns
+        -------
+        bool
+            Whether everything was finished in time. What was not is told as gaps.
+        """
+        deadline = time.monotonic() + timeout_s
+
+        def left() -> float:
+            return max(0.1, deadline - time.monotonic())
+
+        done = self._ingest.stop(left())
+        done &= self._speech.wait_empty(left())
+        done &= self._worker.drain(left())
+        self._speech.stop()
+        self._worker.stop()
+        return done and self._assembler.pending == 0
+
+    def counts(self) -> dict[str, int]:
+        """Every counter of every stage, by name."""
+        worker = {f"inference.{name}": count for name, count in self._worker.counts().items()}
+        return {
+            **self._ingest.counts(),
+            **self._stage.counts(),
+            **worker,
+            "assembler.pending": self._assembler.pending,
+            "assembler.peak": self._assembler.peak,
+        }
+
+
+def _batch_sizes(largest: int) -> tuple[int, ...]:
+    """Powers of two up to the largest batch, and that one."""
+    sizes = [size for size in (1, 2, 4, 8, 16, 32, 64, 128) if size < largest]
+    return (*sizes, largest)

@@ -1,0 +1,347 @@
+"""Publishes events on XPUB, keeps the newest ones and answers requests for them.
+
+A subscriber that comes late is sent, to itself alone, the newest event that matches each of its
+subscriptions. libzmq can do that in manual mode (ZMQ_XPUB_MANUAL_LAST_VALUE, see zmq_setsockopt(3))
+for one message a subscription; the newest events of many streams are asked for on the replay
+socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+import zmq
+
+from serd.channel import Channel, Waker
+from serd.clock import Clock
+from serd.errors import BindError, MessageError
+from serd.protocol.events import DaemonEvent, Event, encode, topic
+from serd.protocol.replay import (
+    MAX_LIMIT,
+    ReplayDone,
+    ReplayError,
+    StoredEvent,
+    decode_request,
+    encode_reply,
+    pack_cursor,
+)
+from serd.sinks.lastvalues import LastValues
+from serd.sinks.ring import EventRing
+from serd.sinks.stamper import Stamper
+
+# A draft constant, which pyzmq names only in builds with the draft API; every libzmq since 4.3.3
+# has it.
+_XPUB_MANUAL_LAST_VALUE: Final = 98
+_MAX_INCOMING_BYTES: Final = 1 << 16
+_KEEPALIVE_IDLE_S: Final = 60
+_KEEPALIVE_INTERVAL_S: Final = 15
+_KEEPALIVE_PROBES: Final = 4
+_SUBSCRIPTIONS_A_TURN: Final = 1000
+_REQUESTS_A_TURN: Final = 8
+
+_COUNTERS: Final = (
+    "events_unencodable",
+    "subscriptions",
+    "unsubscriptions",
+    "subscriber_messages_ignored",
+    "replay_requests",
+    "replay_requests_bad",
+    "replay_answers_cut_short",
+    "replay_events",
+)
+
+_BIND_CODES = {
+    errno.EADDRINUSE: "address_in_use",
+    errno.EADDRNOTAVAIL: "address_not_available",
+    errno.ENODEV: "address_not_available",
+    errno.EACCES: "permission_denied",
+}
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class PublisherOptions:
+    """Where and how to publish.
+
+    Parameters
+    ----------
+    bind, replay_bind
+        ZeroMQ endpoints; ``tcp://127.0.0.1:*`` takes any free port. No `replay_bind`, no replay.
+    send_hwm
+        Messages queued for one slow subscriber; what is beyond is dropped for it alone.
+    linger_ms
+        How long what is queued may still be sent after `Publisher.stop`.
+    """
+
+    bind: tuple[str, ...]
+    replay_bind: tuple[str, ...] = ()
+    send_hwm: int = 100_000
+    linger_ms: int = 1000
+
+
+class Publisher:
+    """Takes events from a channel and publishes them, in a thread of its own.
+
+    Parameters
+    ----------
+    options
+        Endpoints and limits.
+    channel
+        Events to publish; bounded, and its overflow policy is the caller's choice.
+    waker
+        The one that `channel` wakes.
+    clock
+        Stamps `emitted_at`.
+    run_id
+        Identity of this run of the daemon.
+    ring
+        Keeps what was published.
+    context
+        ZeroMQ context; None makes one, which `stop` ends.
+    """
+
+    def __init__(
+        self,
+        options: PublisherOptions,
+        channel: Channel[Event],
+        waker: Waker,
+        clock: Clock,
+        run_id: str,
+        ring: EventRing,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    ) -> None:
+        self._options = options
+        self._channel = channel
+        self._waker = waker
+        self._run_id = run_id
+        self._stamper = Stamper(run_id, clock)
+        self._ring = ring
+        self._last_values = LastValues()
+        self._own_context = context is None
+        self._context: zmq.Context[zmq.Socket[bytes]] = context or zmq.Context()
+        self._counts = dict.fromkeys(_COUNTERS, 0)
+        self._stopping = False
+        self._bound = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="publish", daemon=True)
+        self.endpoints: tuple[str, ...] = ()
+        self.replay_endpoints: tuple[str, ...] = ()
+        self.failure: BaseException | None = None
+        """What ended the thread, if it was not `stop`."""
+
+    @property
+    def last_cursor(self) -> int:
+        """Cursor of the newest event that was published. Any thread."""
+        return self._stamper.last_cursor
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def counts(self) -> dict[str, int]:
+        """Monotonic counters. Any thread."""
+        return {"events_published": self.last_cursor, **self._counts}
+
+    def start(self) -> None:
+        """Bind and begin.
+
+        Raises
+        ------
+        BindError
+            An endpoint cannot be bound; nothing stays bound.
+        """
+        self._thread.start()
+        self._bound.wait()
+        if self.failure is not None:
+            self._thread.join()
+            self._end_context()
+            raise self.failure
+
+    def stop(self, timeout_s: float = 5.0) -> bool:
+        """Publish what is in the channel, then close the sockets.
+
+        Returns
+        -------
+        bool
+            Whether all was published in time. What is queued for slow subscribers is sent for at
+            most `linger_ms` more.
+        """
+        if self._thread.ident is not None:
+            self._stopping = True
+            self._waker.wake()
+            self._thread.join(timeout_s)
+            if self._thread.is_alive():
+                return False
+        self._end_context()
+        return True
+
+    def _end_context(self) -> None:
+        if self._own_context:
+            self._context.term()
+
+    def _run(self) -> None:
+        try:
+            with self._socket(zmq.XPUB) as events, self._socket(zmq.ROUTER) as replay:
+                self._bind(events, replay)
+                self._bound.set()
+                self._serve(events, replay)
+        except BindError as error:
+            self.failure = error
+        except BaseException as error:
+            self.failure = error
+            raise
+        finally:
+            self._bound.set()
+
+    @contextlib.contextmanager
+    def _socket(self, kind: int) -> Iterator[zmq.Socket[bytes]]:
+        socket = self._context.socket(kind)
+        try:
+            yield socket
+        except BaseException:
+            socket.close(linger=0)
+            raise
+        socket.close(linger=self._options.linger_ms)
+
+    def _bind(self, events: zmq.Socket[bytes], replay: zmq.Socket[bytes]) -> None:
+        events.setsockopt(zmq.SNDHWM, self._options.send_hwm)
+        events.setsockopt(zmq.XPUB_MANUAL, 1)
+        replay.setsockopt(zmq.SNDHWM, 10 * MAX_LIMIT)
+        replay.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        for socket in (events, replay):
+            socket.setsockopt(zmq.MAXMSGSIZE, _MAX_INCOMING_BYTES)
+            # A vanished peer must free its queue. ZMTP heartbeats would also cut off a subscriber
+            # that is merely slow: with its queue full it reads no pings.
+            socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+            socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, _KEEPALIVE_IDLE_S)
+            socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, _KEEPALIVE_INTERVAL_S)
+            socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, _KEEPALIVE_PROBES)
+        self.endpoints = tuple(_bind(events, endpoint) for endpoint in self._options.bind)
+        self.replay_endpoints = tuple(
+            _bind(replay, endpoint) for endpoint in self._options.replay_bind
+        )
+
+    def _serve(self, events: zmq.Socket[bytes], replay: zmq.Socket[bytes]) -> None:
+        poller = zmq.Poller()
+        poller.register(self._waker.fileno(), zmq.POLLIN)
+        poller.register(events, zmq.POLLIN)
+        poller.register(replay, zmq.POLLIN)
+        while True:
+            stopping = self._stopping
+            self._waker.clear()
+            taken = self._channel.take_all()
+            for event in taken:
+                self._publish(events, event)
+            if stopping:
+                return
+            ready = dict(poller.poll(0 if taken else None))
+            if events in ready:
+                self._serve_subscriptions(events)
+            if replay in ready:
+                self._serve_replay(replay)
+
+    def _publish(self, socket: zmq.Socket[bytes], event: Event) -> None:
+        last_of_stream = self._stamper.stamp(event)
+        cursor = event.cursor
+        try:
+            stored = StoredEvent(cursor, topic(event), encode(event))
+        except (ValueError, TypeError) as error:
+            self._counts["events_unencodable"] += 1
+            _log.error("event_unencodable", type=type(event).__name__, error=str(error))
+            return
+        self._ring.append(*stored)
+        if last_of_stream and not isinstance(event, DaemonEvent):
+            self._last_values.forget(event.stream)
+        else:
+            self._last_values.keep(stored)
+        self._send(socket, stored)
+
+    def _send(self, socket: zmq.Socket[bytes], event: StoredEvent) -> None:
+        socket.send(event.topic, zmq.SNDMORE)
+        socket.send(pack_cursor(event.cursor), zmq.SNDMORE)
+        socket.send(event.payload)
+
+    def _serve_subscriptions(self, socket: zmq.Socket[bytes]) -> None:
+        for _ in range(_SUBSCRIPTIONS_A_TURN):
+            try:
+                notice = socket.recv(zmq.DONTWAIT)
+            except zmq.Again:
+                return
+            prefix = notice[1:]
+            if notice[:1] == b"\x01":
+                self._counts["subscriptions"] += 1
+                socket.setsockopt(zmq.SUBSCRIBE, prefix)
+                newest = self._last_values.newest(prefix)
+                if newest is not None:
+                    socket.setsockopt(_XPUB_MANUAL_LAST_VALUE, 1)
+                    self._send(socket, newest)
+                    # Clears both modes; plain manual mode must be set again, or the next event
+                    # after any notice would go to one subscriber alone.
+                    socket.setsockopt(_XPUB_MANUAL_LAST_VALUE, 0)
+                    socket.setsockopt(zmq.XPUB_MANUAL, 1)
+            elif notice[:1] == b"\x00":
+                self._counts["unsubscriptions"] += 1
+                socket.setsockopt(zmq.UNSUBSCRIBE, prefix)
+            else:
+                self._counts["subscriber_messages_ignored"] += 1
+
+    def _serve_replay(self, socket: zmq.Socket[bytes]) -> None:
+        for _ in range(_REQUESTS_A_TURN):
+            try:
+                peer, *parts = socket.recv_multipart(zmq.DONTWAIT)
+            except zmq.Again:
+                return
+            self._counts["replay_requests"] += 1
+            try:
+                for reply in self._answer(parts):
+                    socket.send_multipart([peer, *encode_reply(reply)], zmq.DONTWAIT)
+            except zmq.ZMQError as error:
+                # The peer is gone or does not read.
+                if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                    raise
+                self._counts["replay_answers_cut_short"] += 1
+
+    def _answer(self, parts: list[bytes]) -> list[StoredEvent | ReplayDone | ReplayError]:
+        try:
+            request = decode_request(parts)
+        except MessageError as error:
+            self._counts["replay_requests_bad"] += 1
+            return [ReplayError(code=error.code, message=error.message)]
+        kept = self._last_values if request.last else self._ring
+        page = kept.after(
+            request.after,
+            request.topic.encode(),
+            min(request.limit, MAX_LIMIT),
+            request.before,
+        )
+        self._counts["replay_events"] += len(page.events)
+        oldest = self._ring.oldest_cursor
+        done = ReplayDone(
+            run_id=self._run_id,
+            after=page.reached,
+            more=page.more,
+            oldest=oldest,
+            newest=self._ring.newest_cursor,
+            expired=0 if request.last else max(0, oldest - 1 - request.after),
+        )
+        return [*page.events, done]
+
+
+def _bind(socket: zmq.Socket[bytes], endpoint: str) -> str:
+    socket.setsockopt(zmq.IPV6, int("[" in endpoint))
+    try:
+        socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        number = error.errno or 0
+        reason = zmq.strerror(number)
+        raise BindError(
+            _BIND_CODES.get(number, "bind_failed"), f"cannot bind {endpoint}: {reason}"
+        ) from None
+    return socket.getsockopt_string(zmq.LAST_ENDPOINT)
