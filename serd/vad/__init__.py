@@ -1,0 +1,1 @@
+"""Voice activity detection: speech probabilities for all ready rows in one call."""
