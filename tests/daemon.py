@@ -69,8 +69,7 @@ class RunningDaemon:
         """SIGTERM and the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(timeout_s)
-        return status
+        return self.process.wait(timeout_s)
 
     def release(self) -> None:
         """Read its log to the end and close it."""

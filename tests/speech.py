@@ -25,12 +25,13 @@ def demo_speech(rate_hz: int) -> Int16Array:
     """Its samples at a rate, mono int16."""
     samples, recorded_hz = soundfile.read(demo_recording(), dtype="float32", always_2d=True)
     resampled = soxr.resample(samples[:, 0], recorded_hz, rate_hz, quality="HQ")
-    return np.clip(np.rint(resampled * 32767), -32768, 32767).astype(np.int16)
+    speech: Int16Array = np.clip(np.rint(resampled * 32767), -32768, 32767).astype(np.int16)
+    return speech
 
 
 def essence(events: Iterable[Json], stream: str) -> list[Json]:
     """What the events of a stream say of its audio, without the times at which they were said."""
-    kept = []
+    kept: list[Json] = []
     for event in events:
         if event.get("stream") != stream or event["type"] == "gap":
             continue

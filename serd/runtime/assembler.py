@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from serd.protocol.events import Event
 
@@ -22,7 +22,7 @@ class Place:
 
     def __init__(self, key: int) -> None:
         self.key = key
-        self.events: Callable[[], list[Event]] | None = None
+        self.events: Callable[[], Sequence[Event]] | None = None
 
 
 class Assembler:
@@ -55,7 +55,7 @@ class Assembler:
             self.peak = max(self.peak, self._pending)
         return place
 
-    def fill(self, place: Place, make: Callable[[], list[Event]]) -> None:
+    def fill(self, place: Place, make: Callable[[], Sequence[Event]]) -> None:
         """Fill a place and let go of all that is complete at the head of its line.
 
         `make` is called when the place's turn has come, after everything before it was emitted:
@@ -74,7 +74,7 @@ class Assembler:
             if not line:
                 del self._lines[place.key]
 
-    def say(self, key: int, make: Callable[[], list[Event]]) -> None:
+    def say(self, key: int, make: Callable[[], Sequence[Event]]) -> None:
         """Take a place and fill it at once."""
         self.fill(self.reserve(key), make)
 

@@ -184,6 +184,8 @@ class Daemon:
         while not self._wanted_stop.wait(tick_s):
             publisher = self._publisher
             if publisher is not None and not publisher.alive:
+                # Nobody takes events any more: let those who wait to hand theirs over go.
+                self._events.close()
                 self._failed(publisher.failure or RuntimeError("the publisher has ended"))
                 return
             self._notifier.notify(WATCHDOG="1")

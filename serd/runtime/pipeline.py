@@ -69,12 +69,13 @@ class SpeechThread:
                 lambda: self._stage.empty or not self._thread.is_alive(), timeout_s
             )
 
-    def stop(self) -> None:
-        """End the thread after its current round."""
+    def stop(self, timeout_s: float = 5.0) -> bool:
+        """End the thread after its current round; return whether it ended in time."""
         self._stopping = True
         self.waker.wake()
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     @property
     def alive(self) -> bool:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from functools import partial
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +11,7 @@ from serd.protocol.events import Event, GapEvent
 from serd.runtime.assembler import Assembler, Place
 
 
-def _event(stream: int, number: int) -> Event:
+def _event(stream: int, number: int) -> GapEvent:
     return GapEvent(
         stream=str(stream),
         reason="test",
@@ -24,16 +25,28 @@ def _event(stream: int, number: int) -> Event:
     )
 
 
+def _events(stream: int, number: int) -> list[GapEvent]:
+    return [_event(stream, number)]
+
+
+def _assembler(out: list[GapEvent]) -> Assembler:
+    def emit(event: Event) -> None:
+        assert isinstance(event, GapEvent)
+        out.append(event)
+
+    return Assembler(emit)
+
+
 @given(st.lists(st.integers(0, 3), max_size=40), st.randoms(use_true_random=False))
-def test_events_leave_in_the_order_of_their_places(lines: list[int], random) -> None:
-    out: list[Event] = []
-    assembler = Assembler(out.append)
+def test_events_leave_in_the_order_of_their_places(lines: list[int], random: Random) -> None:
+    out: list[GapEvent] = []
+    assembler = _assembler(out)
     places: list[tuple[Place, int, int]] = [
         (assembler.reserve(line), line, number) for number, line in enumerate(lines)
     ]
     random.shuffle(places)
     for place, line, number in places:
-        assembler.fill(place, lambda line=line, number=number: [_event(line, number)])
+        assembler.fill(place, partial(_events, line, number))
     assert assembler.pending == 0
     assert len(out) == len(lines)
     for line in set(lines):
@@ -42,8 +55,8 @@ def test_events_leave_in_the_order_of_their_places(lines: list[int], random) -> 
 
 
 def test_a_line_waits_for_its_own_places_alone() -> None:
-    out: list[Event] = []
-    assembler = Assembler(out.append)
+    out: list[GapEvent] = []
+    assembler = _assembler(out)
     waiting = assembler.reserve(1)
     assembler.say(1, lambda: [_event(1, 1)])
     assembler.say(2, lambda: [_event(2, 0)])
@@ -54,8 +67,8 @@ def test_a_line_waits_for_its_own_places_alone() -> None:
 
 
 def test_what_is_made_is_made_when_its_turn_comes() -> None:
-    out: list[Event] = []
-    assembler = Assembler(out.append)
+    out: list[GapEvent] = []
+    assembler = _assembler(out)
     first = assembler.reserve(1)
     assembler.say(1, lambda: [_event(1, len(out))])
     assembler.fill(first, lambda: [_event(1, 7), _event(1, 8)])
@@ -63,13 +76,13 @@ def test_what_is_made_is_made_when_its_turn_comes() -> None:
 
 
 def test_two_threads_cannot_overtake_each_other() -> None:
-    out: list[Event] = []
-    assembler = Assembler(out.append)
+    out: list[GapEvent] = []
+    assembler = _assembler(out)
     places = [assembler.reserve(0) for _ in range(400)]
 
     def fill(numbers: range) -> None:
         for number in numbers:
-            assembler.fill(places[number], partial(lambda n: [_event(0, n)], number))
+            assembler.fill(places[number], partial(_events, 0, number))
 
     threads = [threading.Thread(target=fill, args=(range(k, 400, 2),)) for k in range(2)]
     for thread in threads:

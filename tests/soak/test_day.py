@@ -55,7 +55,7 @@ def test_positions_stay_exact_and_memory_flat(tmp_path: Path) -> None:
     # The detector comes to the first period without a past and to all others with the same one.
     turns: dict[int, list[Json]] = {}
     for event in collector.of_type("utterance"):
-        turns.setdefault(event["start_sample"] // period, []).append(event)
+        turns.setdefault(event["end_sample"] // period, []).append(event)
     assert sorted(turns) == list(range(periods))
     for number in range(2, periods):
         for expected, event in zip(turns[1], turns[number], strict=True):

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
 from serd.audio import pcm
+from serd.channel import Waker
 from serd.protocol.tap import Flag, Header, encode_header
 from serd.rows import (
     NO_LIMIT,
@@ -27,6 +29,7 @@ from serd.rows import (
     StreamInfo,
     Told,
 )
+from serd.sources.base import Intake
 from serd.sources.intake import IntakeOptions, StreamTable
 from serd.types import Encoding, Int16Array, Role
 from tests.fakes import FakeClock
@@ -36,6 +39,20 @@ from tests.fakes import FakeClock
 class FakeSource:
     name: str = "tap"
     lossless: bool = True
+    finished: bool = False
+
+    def open(self, waker: Waker) -> None: ...
+
+    def pollables(self) -> Sequence[zmq.Socket[bytes] | int]:
+        return []
+
+    def service(self, now_ns: int, intake: Intake) -> int | None:
+        return None
+
+    def close(self) -> None: ...
+
+    def counts(self) -> dict[str, int]:
+        return {}
 
 
 @dataclass
