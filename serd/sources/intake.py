@@ -34,6 +34,7 @@ from serd.protocol.tap import Buffer, Flag, Header, Metadata, decode_message, pa
 from serd.rows import Gap, RowPool, StreamInfo
 from serd.sources.admission import Admission
 from serd.sources.base import Source, Tap
+from serd.sources.delivery import Delivery
 from serd.sources.stream import ChannelRow, TapStream
 from serd.types import Encoding, Int16Array, Role
 
@@ -101,8 +102,7 @@ class StreamTable:
             pools, options.max_streams, options.refuse_roles, on_refused, self.counts
         )
         self._taps: dict[tuple[str, str], TapStream] = {}
-        # Only those that wait: a look at every tap in every round would cost more than the audio.
-        self._waiting: set[TapStream] = set()
+        self._delivery = Delivery(options.max_fill_ms, options.silence_ms, clock, self.counts)
         self._leftovers: list[ChannelRow] = []
 
     @property
@@ -122,13 +122,8 @@ class StreamTable:
             self.counts[f"malformed.{error.code}"] += 1
             return True
         tap = self._taps.get((source.name, message.stream))
-        if tap is not None and tap.waiting and not tap.flush_pending(now_ns):
-            if source.lossless:
-                return False
-            tap.overloaded += 1
-            tap.last_ns = now_ns
-            self.counts["dropped.overload"] += 1
-            return True
+        if source.lossless and tap is not None and tap.waiting and not tap.flush_pending(now_ns):
+            return False
         self.counts["messages"] += 1
         if tap is None:
             if message.header.flags & Flag.END:
@@ -146,7 +141,7 @@ class StreamTable:
             sequencer = tap.sequencer
         steps = sequencer.push(message.header, message.samples, message.payload)
         try:
-            tap = self._follow(tap, steps, source, message.stream, roles, sequencer, now_ns)
+            self._follow(tap, steps, source, message.stream, roles, sequencer, now_ns)
         except Exception:
             # A mistake of ours in one stream must not become the end of all the others.
             _log.exception("stream.failed", source=source.name)
@@ -154,8 +149,6 @@ class StreamTable:
             if tap is not None:
                 self._close(tap, "internal_error", now_ns)
             return True
-        if tap is not None and tap.waiting:
-            self._waiting.add(tap)
         return True
 
     def _follow(
@@ -214,15 +207,13 @@ class StreamTable:
             case Deliver(header, _, payload):
                 self._deliver(tap, header, payload, now_ns)
             case Lost(first_sample, samples, messages):
-                reason = "overload" if tap.overloaded else "lost"
-                tap.overloaded = 0
-                self.counts[f"{reason}.messages"] += messages
-                self.counts[f"{reason}.samples"] += samples
-                gap = Gap(reason, first_sample, first_sample + samples, messages)
-                self._skip(tap, first_sample + samples, gap, now_ns)
+                self.counts["lost.messages"] += messages
+                self.counts["lost.samples"] += samples
+                gap = Gap("lost", first_sample, first_sample + samples, messages)
+                self._delivery.skip(tap, gap.end, gap, now_ns)
             case Silence(first_sample, samples):
                 self.counts["suppressed.samples"] += samples
-                self._skip(tap, first_sample + samples, None, now_ns)
+                self._delivery.skip(tap, first_sample + samples, None, now_ns)
             case Duplicate():
                 self.counts["duplicates"] += 1
             case Late(header, samples):
@@ -236,6 +227,7 @@ class StreamTable:
         if flags & Flag.METADATA:
             self._change(tap, parse_metadata(payload, header.channels), now_ns)
         if flags & Flag.PAUSE and not tap.paused:
+            self._delivery.settle(tap, now_ns)
             tap.pause(now_ns)
         elif flags & Flag.RESUME and tap.paused:
             unix_ns = header.captured_at_ns or self._clock.unix_ns()
@@ -248,32 +240,11 @@ class StreamTable:
                 self.counts[f"malformed.{error.code}"] += 1
                 length = _payload_samples(header, payload)
                 gap = Gap(error.code, tap.next_index, tap.next_index + length, 1)
-                self._skip(tap, gap.end, gap, now_ns)
+                self._delivery.skip(tap, gap.end, gap, now_ns)
             else:
-                if tap.paused:
-                    tap.next_index += len(samples)
-                    self.counts["paused.samples"] += len(samples)
-                else:
-                    tap.append(samples, header.captured_at_ns, now_ns)
+                self._delivery.append(tap, samples, header.captured_at_ns, now_ns)
         if flags & Flag.END:
             self._close(tap, "end", now_ns)
-
-    def _skip(self, tap: TapStream, to_index: int, gap: Gap | None, now_ns: int) -> None:
-        samples = to_index - tap.next_index
-        if tap.paused:
-            tap.next_index = to_index
-            return
-        if gap is None:
-            limit_ms, reason = self._options.silence_ms, "silence"
-        else:
-            limit_ms, reason = self._options.max_fill_ms, "gap"
-        limit = limit_ms * tap.sample_rate_hz // 1000
-        if samples <= limit:
-            tap.fill(samples, gap, now_ns)
-            return
-        if gap is None:
-            tap.fill(limit, None, now_ns)
-        tap.jump(to_index, reason, gap, self._clock.unix_ns(), now_ns)
 
     def _change(self, tap: TapStream, metadata: Metadata, now_ns: int) -> None:
         infos: list[StreamInfo | None] = []
@@ -376,20 +347,16 @@ class StreamTable:
         stream.last_ns = now_ns
         fits = min(len(samples), stream.room())
         if fits:
-            stream.append(samples[:fits], captured_at_ns, now_ns)
-            if stream.waiting:
-                self._waiting.add(stream)
+            self._delivery.append(stream, samples[:fits], captured_at_ns, now_ns)
         if fits < len(samples):
-            self.lose(tap, len(samples) - fits, "overload")
+            self._delivery.shed(stream, len(samples) - fits)
 
     def lose(self, tap: Tap, samples: int, reason: str) -> None:
         """See `serd.sources.base.Intake.lose`."""
         stream = _own(tap)
         self.counts[f"{reason}.samples"] += samples
         gap = Gap(reason, stream.next_index, stream.next_index + samples, 0)
-        self._skip(stream, gap.end, gap, self._clock.monotonic_ns())
-        if stream.waiting:
-            self._waiting.add(stream)
+        self._delivery.skip(stream, gap.end, gap, self._clock.monotonic_ns())
 
     def close_stream(self, tap: Tap, reason: str) -> None:
         """See `serd.sources.base.Intake.close_stream`."""
@@ -398,12 +365,13 @@ class StreamTable:
     # the ingest thread's own
 
     def _close(self, tap: TapStream, reason: str, now_ns: int) -> None:
+        self._delivery.settle(tap, now_ns)
         for number in range(len(tap.channels)):
             self._close_channel(tap, number, reason, now_ns)
         key = tap.source.name, tap.stream
         if self._taps.get(key) is tap:
             del self._taps[key]
-        self._waiting.discard(tap)
+        self._delivery.forget(tap)
 
     def _close_channel(
         self, tap: TapStream, number: int, reason: str, now_ns: int, *, refused: bool = False
@@ -420,8 +388,7 @@ class StreamTable:
         for channel in self._leftovers:
             channel.flush_pending(now_ns)
         self._leftovers = [channel for channel in self._leftovers if channel.pending]
-        self._waiting = {tap for tap in self._waiting if not tap.flush_pending(now_ns)}
-        return not self._leftovers and not self._waiting
+        return self._delivery.flush_pending(now_ns) and not self._leftovers
 
     def sweep(self, now_ns: int) -> None:
         """Close the taps that have been silent for longer than the time-out."""

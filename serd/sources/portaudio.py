@@ -348,9 +348,9 @@ class SoundDeviceBackend:
                 device=device.index, channels=channels, dtype="int16", samplerate=sample_rate_hz
             )
         except self._sd.PortAudioError as error:
-            if error.args[-1] in (_INVALID_SAMPLE_RATE, _INVALID_CHANNEL_COUNT):
+            if error.args[1] in (_INVALID_SAMPLE_RATE, _INVALID_CHANNEL_COUNT):
                 return False
-            raise SourceError("device_failed", f"{device.label}: {_words(error)}") from error
+            raise _device_failed(device, error) from error
         return True
 
     def open(
@@ -384,7 +384,7 @@ class SoundDeviceBackend:
         except (self._sd.PortAudioError, ValueError) as error:
             if stream is not None:
                 stream.close(ignore_errors=True)
-            raise SourceError("device_failed", f"{device.label}: {_words(error)}") from error
+            raise _device_failed(device, error) from error
         return _SoundDeviceStream(stream)
 
 
@@ -396,6 +396,14 @@ class _SoundDeviceStream:
         # Abort, not stop: stopping waits for buffers that a dead device will never fill.
         self._stream.abort(ignore_errors=True)
         self._stream.close(ignore_errors=True)
+
+
+def _device_failed(device: DeviceInfo, error: Exception) -> SourceError:
+    return SourceError(
+        "device_failed",
+        f"device {device.label!r} cannot be opened (PortAudio: {_words(error)}); "
+        "is it plugged in, and not in use elsewhere?",
+    )
 
 
 def _words(error: Exception) -> str:

@@ -127,7 +127,6 @@ class TapStream:
         self.sequencer = sequencer
         self.last_ns = now_ns
         self.paused = False
-        self.overloaded = 0
 
     @property
     def live(self) -> list[ChannelRow]:

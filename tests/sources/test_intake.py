@@ -185,25 +185,38 @@ def test_a_full_row_makes_a_lossless_source_wait_and_loses_nothing() -> None:
         bench.read()
         bench.table.flush_pending(bench.clock.monotonic_ns())
     assert np.array_equal(bench.heard("call"), sent)
-    assert bench.table.counts["dropped.overload"] == 0
+    assert bench.table.counts["overload.samples"] == 0
 
 
 def test_a_full_row_of_a_lossy_source_drops_and_tells_an_overload_gap() -> None:
     bench, tap = Bench(capacity=1024, source=FakeSource(lossless=False)), Tap()
     assert bench.send(*tap.audio(_ramp(1500)))
     assert bench.send(*tap.audio(_ramp(100)))
-    assert bench.table.counts["dropped.overload"] == 1
+    assert bench.send(*tap.audio(_ramp(50)))
+    assert bench.table.counts["overload.messages"] == 2
     bench.read()
     assert bench.send(*tap.audio(_ramp(10)))
-    # The lost message is waited for until the reordering window is over.
-    for _ in range(bench.options.reorder_messages):
-        bench.read()
-        bench.send(*tap.audio(_ramp(10)))
     bench.read()
     [(_, filled)] = [item for item in bench.controls if isinstance(item[1], Filled)]
     assert isinstance(filled, Filled)
     assert filled.gap.reason == "overload"
-    assert (filled.gap.start, filled.gap.end, filled.gap.messages) == (1500, 1600, 1)
+    assert (filled.gap.start, filled.gap.end, filled.gap.messages) == (1500, 1650, 2)
+
+
+def test_an_end_is_heard_even_when_the_row_is_full() -> None:
+    bench, tap = Bench(capacity=1024, source=FakeSource(lossless=False)), Tap()
+    bench.send(*tap.audio(_ramp(1500)))
+    bench.send(*tap.audio(_ramp(6000)))
+    bench.send(*tap.audio(_ramp(100), flags=Flag.END))
+    for _ in range(4):
+        bench.read()
+        bench.table.flush_pending(0)
+    assert bench.kinds("call") == ["Open", "Jump", "Close"]
+    jump, close = bench.controls[-2][1], bench.controls[-1][1]
+    assert isinstance(jump, Jump)
+    assert jump.gap is not None
+    assert (jump.gap.reason, jump.gap.start, jump.gap.end) == ("overload", 1500, 7600)
+    assert jump.timeline.source_index(close.at) == 7600
 
 
 def test_short_loss_is_filled_with_silence_in_place() -> None:
