@@ -157,7 +157,7 @@ class InferenceSection(Section):
     model: Text = "serd-crnn"
     threads: Annotated[Integer, Field(ge=1, le=64)] = 1
     max_batch: Annotated[Integer, Field(ge=1, le=256)] = 32
-    max_wait_ms: Annotated[Number, Field(ge=0, le=1000)] = 5.0
+    max_wait_ms: Annotated[Number, Field(ge=0, le=1000)] = 1.0
     queue_segments: Annotated[Integer, Field(ge=1, le=100_000)] = 256
 
 

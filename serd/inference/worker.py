@@ -86,7 +86,7 @@ class WorkerOptions:
 
     queue_segments: int = 256
     max_batch: int = 32
-    max_wait_ms: float = 5.0
+    max_wait_ms: float = 1.0
 
 
 class InferenceWorker:

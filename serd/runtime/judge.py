@@ -25,7 +25,7 @@ class Judge:
     Parameters
     ----------
     on_progress
-        Called after every batch: the speech stage may be waiting for the queue to empty.
+        Called after every answer: the speech stage may be waiting for the queue to empty.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class Judge:
             return [gap_event(context.info, Gap(str(reason), span.start, span.end, 0))]
 
         self._assembler.fill(context.place, make)
+        self._on_progress()
 
 
 def _ms(ns: int) -> float:
