@@ -26,6 +26,7 @@ from serd.sources.base import Source
 from serd.sources.intake import IntakeOptions, StreamTable
 from serd.types import NATIVE_RATES_HZ, frame_samples
 from serd.vad.detector import Detector, make_detector
+from serd.vad.silero import RESET_AFTER_SILENCE_MS, SILENCE_BELOW
 
 _log = structlog.get_logger(__name__)
 
@@ -158,7 +159,13 @@ class Pipeline:
                 max_utterance_s=segment.max_utterance_s,
             )
             detector = make_detector(
-                config.vad.detector, rate, pool.rows, threads=config.vad.threads
+                config.vad.detector,
+                rate,
+                pool.rows,
+                threads=config.vad.threads,
+                # Never inside an utterance, whatever the hangover and the thresholds are.
+                reset_after_silence_ms=max(RESET_AFTER_SILENCE_MS, segment.hangover_ms + 100),
+                silence_below=min(SILENCE_BELOW, config.vad.offset_threshold),
             )
             self.detectors.append(detector)
             speech_pools.append(

@@ -34,7 +34,6 @@ from serd.segmenter import Instruction, Offset, Onset, Segment, Segmenter
 from serd.types import Int64Array
 from serd.vad.detector import Detector
 
-
 _ROOM_STEPS = 16
 
 

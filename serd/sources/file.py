@@ -61,8 +61,20 @@ class FileOptions:
     labels: Mapping[str, str] | None = None
 
 
+class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile carries no types
+    """A recording that is read from its beginning to its end.
+
+    After each read of a seekable file, soundfile seeks to where it is already. An MP3 decoder
+    then forgets the bits that it carries over from frame to frame, and every block begins with
+    damaged audio.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
 def open_recording(path: Path) -> Any:
-    """The `soundfile.SoundFile` of a recording.
+    """The `soundfile.SoundFile` of a recording, to be read forwards by `read_samples`.
 
     Raises
     ------
@@ -72,7 +84,7 @@ def open_recording(path: Path) -> Any:
     try:
         # libsndfile does not say why the system refuses a file; this does.
         with path.open("rb"):
-            return soundfile.SoundFile(path)
+            return _ForwardFile(path)
     except FileNotFoundError as error:
         raise SourceError("file_not_found", f"{path}: there is no such file") from error
     except OSError as error:
@@ -240,7 +252,7 @@ class FileSource:
             samples = read_samples(self._file, count)
         except (soundfile.LibsndfileError, MessageError) as error:
             _log.warning(
-                "file_unreadable", source=self.name, at_s=self.position_s, problem=_words(error)
+                "file.unreadable", source=self.name, at_s=self.position_s, problem=_words(error)
             )
             return self._end(intake, tap, "file_unreadable")
         if len(samples):

@@ -104,6 +104,8 @@ class StreamTable:
         self._taps: dict[tuple[str, str], TapStream] = {}
         self._delivery = Delivery(options.max_fill_ms, options.silence_ms, clock, self.counts)
         self._leftovers: list[ChannelRow] = []
+        # When each source last had to wait: what it brings is then behind, not silent.
+        self._held_ns: dict[str, int] = {}
 
     @property
     def streams(self) -> int:
@@ -123,6 +125,7 @@ class StreamTable:
             return True
         tap = self._taps.get((source.name, message.stream))
         if source.lossless and tap is not None and tap.waiting and not tap.flush_pending(now_ns):
+            self._held_ns[source.name] = now_ns
             return False
         self.counts["messages"] += 1
         if tap is None:
@@ -394,7 +397,8 @@ class StreamTable:
         """Close the taps that have been silent for longer than the time-out."""
         timeout_ns = int(self._options.idle_timeout_s * _NS)
         for tap in list(self._taps.values()):
-            if tap.sequencer is not None and now_ns - tap.last_ns > timeout_ns:
+            heard_ns = max(tap.last_ns, self._held_ns.get(tap.source.name, 0))
+            if tap.sequencer is not None and now_ns - heard_ns > timeout_ns:
                 self._finish(tap, "timeout", now_ns)
 
     def close_source(self, source: Source, reason: str) -> None:

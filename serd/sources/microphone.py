@@ -186,7 +186,7 @@ class MicrophoneSource:
         if self._helper is not None:
             self._helper.join(_CLOSE_TIMEOUT_S)
             if self._helper.is_alive():
-                _log.warning("microphone_stuck", source=self.name)
+                _log.warning("microphone.stuck", source=self.name)
         self._recording = None
         self._tap = None
 
@@ -201,7 +201,7 @@ class MicrophoneSource:
         self._problem = None
         self._counts["opened"] += 1
         _log.info(
-            "microphone_up",
+            "microphone.up",
             source=self.name,
             device=recording.device.label,
             sample_rate_hz=recording.sample_rate_hz,
@@ -212,7 +212,7 @@ class MicrophoneSource:
         if error.message != self._problem:
             self._problem = error.message
             _log.warning(
-                "microphone_down", source=self.name, code=error.code, problem=error.message
+                "microphone.down", source=self.name, code=error.code, problem=error.message
             )
 
     def _empty(self, recording: Recording, intake: Intake) -> None:
@@ -240,7 +240,7 @@ class MicrophoneSource:
 
     def _give_up(self, recording: Recording, intake: Intake) -> None:
         self._counts["device_lost"] += 1
-        _log.warning("microphone_lost", source=self.name, device=recording.device.label)
+        _log.warning("microphone.lost", source=self.name, device=recording.device.label)
         if self._tap is not None:
             lost = recording.take_lost()
             if lost:

@@ -188,6 +188,21 @@ def test_a_full_row_makes_a_lossless_source_wait_and_loses_nothing() -> None:
     assert bench.table.counts["overload.samples"] == 0
 
 
+def test_what_the_sequencer_held_back_is_not_shed_by_a_lossless_source() -> None:
+    bench, tap = Bench(capacity=1024), Tap()
+    sent = _ramp(100 + 9 * 200)
+    bench.send(*tap.audio(sent[:100]))
+    missing = tap.audio(sent[100:300])
+    held = [tap.audio(sent[start : start + 200]) for start in range(300, 1900, 200)]
+    for parts in (*held, missing):
+        assert bench.send(*parts)
+    for _ in range(3):
+        bench.read()
+        bench.table.flush_pending(0)
+    assert np.array_equal(bench.heard("call"), sent)
+    assert "overload.samples" not in bench.table.counts
+
+
 def test_a_full_row_of_a_lossy_source_drops_and_tells_an_overload_gap() -> None:
     bench, tap = Bench(capacity=1024, source=FakeSource(lossless=False)), Tap()
     assert bench.send(*tap.audio(_ramp(1500)))
@@ -472,6 +487,18 @@ def test_a_silent_tap_is_closed_after_the_time_out() -> None:
     closed = bench.controls[-1][1]
     assert isinstance(closed, Close)
     assert closed.reason == "timeout"
+
+
+def test_a_tap_behind_one_that_waits_for_room_is_not_silent() -> None:
+    bench, full, other = Bench(capacity=1024), Tap(), Tap("other")
+    bench.send(*other.audio(_ramp(10)))
+    bench.send(*full.audio(_ramp(1500)))
+    parts = full.audio(_ramp(100, 1500))
+    for _ in range(40):
+        assert not bench.send(*parts)
+        bench.clock.advance(1)
+        bench.table.sweep(bench.clock.monotonic_ns())
+    assert bench.table.streams == 2
 
 
 @pytest.mark.parametrize("encoding", [Encoding.MULAW, Encoding.ALAW, Encoding.F32LE])
