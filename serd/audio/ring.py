@@ -101,6 +101,7 @@ class RingRows:
             raise ValueError(f"gather of {length} samples outside of what a row holds")
         # 1000 rows x 256 samples cost 0.04 ms through the window view, which copies each range as
         # one run, and 2 ms through an index of every sample, which only ranges that wrap need.
+        # Frames at multiples of their length never wrap in a capacity that is a multiple too.
         columns = starts % self.capacity
         wrapped = np.flatnonzero(columns > self.capacity - length)
         if len(wrapped):

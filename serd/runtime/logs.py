@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import TextIO
 
 import structlog
+
+
+def _own_stderr() -> TextIO:
+    """Standard error, as a descriptor of the log's own.
+
+    PortAudio's binding points descriptor 2 at /dev/null while it looks for devices; a line that
+    is logged in that moment would be lost.
+    """
+    try:
+        return os.fdopen(os.dup(sys.stderr.fileno()), "w", buffering=1)
+    except (OSError, ValueError):
+        return sys.stderr
 
 
 def configure(
@@ -25,7 +38,7 @@ def configure(
     stream
         Where to write; standard error by default, since standard output carries events.
     """
-    out = stream if stream is not None else sys.stderr
+    out = stream if stream is not None else _own_stderr()
     console = format == "console" or (format == "auto" and out.isatty())
     processors: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,

@@ -103,10 +103,13 @@ def replay(
     )
     pipeline.start()
     began = time.monotonic()
-    while not finished.wait(_PROGRESS_S):
-        if on_progress is not None:
-            on_progress(sum(source.position_s for source in sources), total_s)
-    pipeline.stop(timeout_s=3600.0)
+    try:
+        while not finished.wait(_PROGRESS_S):
+            if on_progress is not None:
+                on_progress(sum(source.position_s for source in sources), total_s)
+    finally:
+        # Also after Ctrl-C: threads still inside native code would abort the interpreter's end.
+        pipeline.stop(timeout_s=3600.0 if finished.is_set() else 1.0)
     if failures:
         raise DaemonError("thread_died", f"the pipeline stopped: {failures[0]}") from failures[0]
     if on_progress is not None:

@@ -12,11 +12,12 @@ from serd.sources.portaudio import DeviceInfo
 from serd.types import Int16Array
 
 _NS = 1_000_000_000
-# Sound servers may take a second or two to deliver the first block; a device that has delivered
-# is taken for gone after this many blocks' time, and not before the minimum, without any.
+# Sound servers may take a second or two to deliver the first block. A device that has delivered is
+# taken for gone after so many blocks' time without any, within limits.
 _FIRST_BLOCK_NS = 5 * _NS
 _STALL_BLOCKS = 50
 _STALL_MIN_NS = _NS
+_STALL_MAX_NS = 5 * _NS
 _MAX_CAPTURE_AGE_S = 10.0
 
 
@@ -58,7 +59,8 @@ class Recording:
         self._read = 0
         self._clock = clock
         self._waker = waker
-        self._stall_ns = max(_STALL_BLOCKS * block_ms * 1_000_000, _STALL_MIN_NS)
+        blocks_ns = _STALL_BLOCKS * block_ms * 1_000_000
+        self._stall_ns = min(max(blocks_ns, _STALL_MIN_NS), _STALL_MAX_NS)
         self._silent_at_ns = clock.monotonic_ns() + _FIRST_BLOCK_NS
         self._expected_s = 0.0
         self._lost = 0

@@ -42,6 +42,11 @@ class FakeIntake:
         self.limit = limit
         self.taps: list[FakeTap] = []
 
+    def message(
+        self, source: Source, parts: Sequence[bytes], roles: Sequence[Role], now_ns: int
+    ) -> bool:
+        raise AssertionError("only ZeroMQ sources have messages")
+
     def open_stream(
         self,
         source: Source,
