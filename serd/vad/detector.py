@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 from serd.errors import ModelError
 from serd.types import NATIVE_RATES_HZ, Float32Array, Int16Array, Int64Array
 from serd.vad.energy import EnergyDetector
-from serd.vad.silero import RESET_AFTER_SILENCE_MS, SileroDetector
+from serd.vad.silero import RESET_AFTER_SILENCE_MS, SILENCE_BELOW, SileroDetector
 
 DetectorKind = Literal["auto", "silero", "energy"]
 
@@ -49,6 +49,7 @@ def make_detector(
     rows: int,
     threads: int = 1,
     reset_after_silence_ms: float = RESET_AFTER_SILENCE_MS,
+    silence_below: float = SILENCE_BELOW,
 ) -> Detector:
     """The detector of that kind for `rows` rows at `sample_rate_hz` (8000 or 16000).
 
@@ -59,9 +60,10 @@ def make_detector(
         otherwise; the caller tells the user which (`Detector.name`).
     threads
         Threads of one model call; of no use to the energy gate.
-    reset_after_silence_ms
-        Silence after which silero's state is reset. It must be longer than the hangover of the
-        segmenter that reads the probabilities, so that no reset falls into an utterance.
+    reset_after_silence_ms, silence_below
+        silero's state is reset when the probability has been below `silence_below` for that long.
+        With a time above the segmenter's hangover and a value not above its offset threshold no
+        reset falls into an utterance.
 
     Raises
     ------
@@ -76,7 +78,9 @@ def make_detector(
     if kind == "energy":
         return EnergyDetector(sample_rate_hz, rows)
     try:
-        return SileroDetector.load(sample_rate_hz, rows, threads, reset_after_silence_ms)
+        return SileroDetector.load(
+            sample_rate_hz, rows, threads, reset_after_silence_ms, silence_below
+        )
     except ModelError as error:
         if kind == "auto" and error.code == "vad_model_missing":
             return EnergyDetector(sample_rate_hz, rows)

@@ -2,10 +2,37 @@
 
 The network sees a frame of 32 ms with the last 4 ms of the frame before it (the context) and keeps
 the state of an LSTM. Both are kept per row, and one call of onnxruntime takes all ready rows.
+
+A row's probabilities are the same to the bit in any batch. Microseconds a frame of the model call
+on one core, by size of the batch:
+
+    rows       1    8   32  128  512
+    8 kHz     63   26   23   21   20
+    16 kHz    87   41   35   34   34
+
+So batches run as they come: padding them to powers of two makes mixed sizes a fifth slower. Inputs
+and outputs bound ahead of the call save a tenth up to 8 rows and under 5 % beyond, but a binding
+holds for one size of the batch, and binding at every call saves nothing.
+
+The LSTM remembers what came before a pause: in a telephone hour of short recordings with pauses,
+an undisturbed state finds 89 % of the frames that a fresh one calls speech, from the first minutes
+on. With a reset after 1 s of silence it finds 98 to 99 %, and no reset lifted the probability of
+the frames behind it above 0.14. So a row's state is set to zero whenever its probability has
+stayed below `silence_below` for `reset_after_silence_ms`, again and again while silence lasts.
+
+A line that is switched off, muted or suppressed gives digital silence, which real speech never
+does. The state that the LSTM drifts to in it makes of the faint noise that follows "speech" of a
+probability above 0.8 for a second (after 30 frames of zeros; 0.2 after 10). So from 8 empty frames
+on the state is held at zero.
+
+The context is kept, since it is audio: the signal does not jump. Both rules count frames of the
+row alone. The first never resets inside an utterance as long as `reset_after_silence_ms` exceeds
+the segmenter's hangover and `silence_below` is at most its offset threshold.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,10 +43,14 @@ from serd.inference.providers import Device, open_session
 from serd.inference.schema import VadRate
 from serd.types import FRAME_MS, Float32Array, Int16Array, Int64Array
 
-RESET_AFTER_SILENCE_MS = 2000.0
-"""Silence after which a row's state is reset, unless told otherwise."""
+RESET_AFTER_SILENCE_MS = 1000.0
+SILENCE_BELOW = 0.2
+"""Defaults of the reset rule, see `SileroDetector`."""
 
-_QUIET = 0.2
+# Codecs' own silence: 0 in µ-law, 8 either way in A-law.
+_EMPTY_PEAK = 8
+_EMPTY_FRAMES = 8
+
 _STATE = 128
 _SCALE = np.float32(1 / 32768)
 
@@ -35,14 +66,19 @@ class SileroDetector:
         Frame and context of the rate at which the rows are.
     rows
         How many rows there are.
-    reset_after_silence_ms
-        Silence after which a row's state is reset; see `step`.
+    reset_after_silence_ms, silence_below
+        Time for which the probability must stay below a value before the state is reset.
     """
 
     name = "silero"
 
     def __init__(
-        self, session: Any, rate: VadRate, rows: int, reset_after_silence_ms: float
+        self,
+        session: Any,
+        rate: VadRate,
+        rows: int,
+        reset_after_silence_ms: float = RESET_AFTER_SILENCE_MS,
+        silence_below: float = SILENCE_BELOW,
     ) -> None:
         self.sample_rate_hz = rate.sample_rate_hz
         self.frame_samples = rate.frame_samples
@@ -52,7 +88,9 @@ class SileroDetector:
         self._state = np.zeros((2, rows, _STATE), np.float32)
         self._input = np.zeros((rows, rate.context_samples + rate.frame_samples), np.float32)
         self._quiet_frames = np.zeros(rows, np.int64)
-        self._reset_frames = max(1, round(reset_after_silence_ms / FRAME_MS))
+        self._empty_frames = np.zeros(rows, np.int64)
+        self._reset_frames = math.ceil(reset_after_silence_ms / FRAME_MS)
+        self._silence_below = silence_below
 
     @classmethod
     def load(
@@ -61,6 +99,7 @@ class SileroDetector:
         rows: int,
         threads: int = 1,
         reset_after_silence_ms: float = RESET_AFTER_SILENCE_MS,
+        silence_below: float = SILENCE_BELOW,
     ) -> SileroDetector:
         """Open the shipped network.
 
@@ -84,7 +123,8 @@ class SileroDetector:
                 'pip install "serd[silero]", or set vad.detector = "energy"',
             ) from error
         live = open_session(path, Device.CPU, threads)
-        return cls(live.session, manifest.rate(sample_rate_hz), rows, reset_after_silence_ms)
+        rate = manifest.rate(sample_rate_hz)
+        return cls(live.session, rate, rows, reset_after_silence_ms, silence_below)
 
     def step(self, rows: Int64Array, frames: Int16Array) -> Float32Array:
         """See `Detector.step`."""
@@ -103,12 +143,19 @@ class SileroDetector:
         probability: Float32Array = output[:, 0]
 
         quiet = self._quiet_frames[rows] + 1
-        quiet[probability >= _QUIET] = 0
+        quiet[probability >= self._silence_below] = 0
         over = quiet >= self._reset_frames
         if over.any():
             self._state[:, rows[over]] = 0
             quiet[over] = 0
         self._quiet_frames[rows] = quiet
+
+        empty = self._empty_frames[rows] + 1
+        empty[(frames.max(axis=1) > _EMPTY_PEAK) | (frames.min(axis=1) < -_EMPTY_PEAK)] = 0
+        self._empty_frames[rows] = empty
+        stuck = empty >= _EMPTY_FRAMES
+        if stuck.any():
+            self._state[:, rows[stuck]] = 0
         return probability
 
     def reset(self, rows: Int64Array) -> None:
@@ -116,3 +163,4 @@ class SileroDetector:
         self._context[rows] = 0
         self._state[:, rows] = 0
         self._quiet_frames[rows] = 0
+        self._empty_frames[rows] = 0

