@@ -7,9 +7,10 @@ Sub-band levels above tracked floors are the idea of the first voice activity de
 (3GPP TS 26.094); the numbers here are our own.
 
 It hears energy, not speech. On the far-field meetings that its numbers were chosen on, so at its
-best, its ROC AUC is 0.90 (0.89 through µ-law), where silero has 0.94 at 8 kHz and 0.95 at 16 kHz; of environmental sounds it takes a quarter of the
-frames for speech where silero takes one in a hundred, and much of any music. It follows a voice
-with a lag of some 100 ms. A step costs 1 µs a row at 8 kHz and 2 µs at 16 kHz.
+best, its ROC AUC is 0.90 (0.89 through µ-law), where silero has 0.94 at 8 kHz and 0.95 at 16 kHz.
+Of environmental sounds it takes a quarter of the frames for speech where silero takes one in a
+hundred, and much of any music. It follows a voice with a lag of some 100 ms. A step costs 1 µs a
+row at 8 kHz and 2 µs at 16 kHz.
 """
 
 from __future__ import annotations
