@@ -5,6 +5,9 @@ VENV ?= .venv
 # packages then find torch there instead of fetching one with CUDA.
 TORCH ?= torch==2.13.0
 PYTEST_ARGS ?=
+STREAMS ?= 60
+SECONDS ?= 60
+HOURS ?= 24
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -15,7 +18,7 @@ OLDEST := .venv-oldest
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench test-audio test-oldest wheel demo-recording clean
+.PHONY: help demo test lint format bench test-audio test-oldest soak wheel demo-recording clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' \
@@ -41,7 +44,7 @@ $(DEVELOPMENT): pyproject.toml | $(RUNTIME)
 	@$(PIP) --editable '.[cpu,train,dev]'
 	@touch $@
 
-demo: $(RUNTIME)  ## hear a real daemon at work on a recorded conversation (40 seconds)
+demo: $(RUNTIME)  ## see a real daemon at work on a recorded conversation (40 seconds)
 	@$(BIN)/serd demo
 
 lint: $(DEVELOPMENT)  ## style, types and the direction of imports
@@ -55,7 +58,7 @@ format: $(DEVELOPMENT)  ## put the code into its standard form
 	$(BIN)/ruff format .
 
 test: lint  ## lint and every test (PYTEST_ARGS="-k name" to choose)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m 'not audio_device' $(PYTEST_ARGS)
 
 test-oldest: | $(BIN)/python  ## the core tests on the oldest supported packages
 	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
@@ -63,7 +66,21 @@ test-oldest: | $(BIN)/python  ## the core tests on the oldest supported packages
 	@$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint tests/constraints-oldest.txt \
 		--editable '.[cpu]' pytest pytest-timeout hypothesis jsonschema
-	$(OLDEST)/bin/python -m pytest -m 'not slow and not needs_torch' $(PYTEST_ARGS)
+	$(OLDEST)/bin/python -m pytest -m 'not slow and not audio_device' --ignore tests/trainer \
+		$(PYTEST_ARGS)
+
+test-audio: $(DEVELOPMENT)  ## a microphone that is real to PortAudio, made by PulseAudio
+	tests/audio_device/run $(BIN)/python $(PYTEST_ARGS)
+
+soak: $(DEVELOPMENT)  ## a day of audio through one daemon, as fast as it goes (HOURS=24)
+	SERD_SOAK=$(HOURS) $(BIN)/python -m pytest -s tests/soak $(PYTEST_ARGS)
+
+bench: $(DEVELOPMENT)  ## calls in real time: loss, latency, load (STREAMS=60 SECONDS=60)
+	$(BIN)/python -m tests.bench.streams --streams $(STREAMS) --seconds $(SECONDS)
+
+demo-recording: $(DEVELOPMENT)  ## speak serd/demo/two-voices.flac anew
+	@.ci/system-packages espeak
+	$(BIN)/python -m serd.demo.make_recording
 
 wheel: $(DEVELOPMENT)  ## build dist/serd-*.whl
 	$(BIN)/python -m build --wheel

@@ -1,0 +1,1 @@
+"""The recording that `serd demo` plays, and the script that made it."""
