@@ -143,7 +143,7 @@ class EmotionEvent(_OfStream, kw_only=True, tag="emotion"):
         float, Meta(ge=0, description="milliseconds of the segment that were lost and filled")
     ]
     model: Annotated[str, Meta(description="name, version and hash of the model")]
-    latency_ms: SegmentLatency
+    latency_ms: Annotated[SegmentLatency, Meta(description="milliseconds")]
 
 
 class UtteranceLatency(Struct, kw_only=True):
@@ -190,7 +190,7 @@ class UtteranceEvent(_OfStream, kw_only=True, tag="utterance"):
         float, Meta(ge=0, description="milliseconds of the utterance that were lost and filled")
     ]
     model: Annotated[str, Meta(description="name, version and hash of the model")]
-    latency_ms: UtteranceLatency
+    latency_ms: Annotated[UtteranceLatency, Meta(description="milliseconds")]
 
 
 class GapEvent(_OfStream, kw_only=True, tag="gap"):

@@ -293,7 +293,6 @@ def decode_message(parts: Sequence[Buffer]) -> TapMessage:
     return TapMessage(stream, header, payload, None)
 
 
-_metadata_decoder = msgspec.json.Decoder(_RawMetadata)
 _metadata_encoder = msgspec.json.Encoder()
 _ROLES = {role.value: role for role in Role}
 
@@ -308,7 +307,8 @@ def parse_metadata(payload: Buffer, channels: int) -> Metadata:
         with control characters), ``metadata_roles_count``, ``metadata_unknown_role``.
     """
     try:
-        raw = _metadata_decoder.decode(payload)
+        # All of it is read first: a typed decoder does not look into the keys that it skips.
+        raw = msgspec.convert(msgspec.json.decode(payload), _RawMetadata)
     except msgspec.ValidationError as error:
         raise MessageError("metadata_shape", f"metadata: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from typing import BinaryIO
+from typing import Protocol
 
 from serd.protocol.events import Event, encode
 from serd.sinks.stamper import Stamper
+
+
+class Writable(Protocol):
+    """A binary file, or what writes like one."""
+
+    def write(self, content: bytes, /) -> object:
+        """Write all of it."""
+        ...
 
 
 class JsonlWriter:
@@ -23,7 +31,7 @@ class JsonlWriter:
     What `file` raises (a full disk, a closed pipe) passes through.
     """
 
-    def __init__(self, file: BinaryIO, stamper: Stamper) -> None:
+    def __init__(self, file: Writable, stamper: Stamper) -> None:
         self._file = file
         self._stamper = stamper
 

@@ -234,8 +234,9 @@ class Publisher:
         poller.register(events, zmq.POLLIN)
         poller.register(replay, zmq.POLLIN)
         while True:
-            stopping = self._stopping
+            # Cleared before anything is looked at, so that no wake is lost in between.
             self._waker.clear()
+            stopping = self._stopping
             taken = self._channel.take_all()
             for event in taken:
                 self._publish(events, event)
