@@ -1,0 +1,1 @@
+"""Training of the models that `serd` ships: corpora, splits, augmentation, training, export."""
