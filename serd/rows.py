@@ -58,19 +58,15 @@ class Timeline:
 
     def source_index(self, ring: int) -> int:
         """Source index of a ring index, rounded to the nearest sample."""
-        offset = ring - self.ring
-        if self.native_rate_hz != self.source_rate_hz:
-            half = self.native_rate_hz // 2
-            offset = (offset * self.source_rate_hz + half) // self.native_rate_hz
-        return self.source + offset
+        return self.source + _rescaled(ring - self.ring, self.native_rate_hz, self.source_rate_hz)
 
     def ring_index(self, source: int) -> int:
         """Ring index of a source index, rounded to the nearest sample."""
-        offset = source - self.source
-        if self.native_rate_hz != self.source_rate_hz:
-            half = self.source_rate_hz // 2
-            offset = (offset * self.native_rate_hz + half) // self.source_rate_hz
-        return self.ring + offset
+        return self.ring + _rescaled(source - self.source, self.source_rate_hz, self.native_rate_hz)
+
+
+def _rescaled(samples: int, from_hz: int, to_hz: int) -> int:
+    return samples if from_hz == to_hz else (samples * to_hz + from_hz // 2) // from_hz
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from typing import Any
 
 import zmq
 
-from serd.protocol.tap import Metadata, TapWriter
+from serd.protocol.tap import Metadata
+from serd.protocol.writer import TapWriter
 from serd.types import Encoding, Int16Array
 
 Json = dict[str, Any]

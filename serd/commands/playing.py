@@ -23,8 +23,8 @@ from serd.protocol.tap import (
     MAX_SAMPLE_RATE_HZ,
     MIN_SAMPLE_RATE_HZ,
     Metadata,
-    TapWriter,
 )
+from serd.protocol.writer import TapWriter
 from serd.sources.file import open_recording, read_samples
 from serd.types import Encoding, Int16Array
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypedDict
 
 import numpy as np
 
@@ -21,7 +23,7 @@ from serd.protocol.events import (
 from serd.rows import Gap, RowPool, StreamInfo, Timeline
 from serd.runtime.assembler import Place
 from serd.segmenter import Offset, Segment
-from serd.types import Float32Array, Int16Array
+from serd.types import Float32Array, Int16Array, Role
 
 _SILENT_DBFS = -120.0
 _CLIPPED = 32767
@@ -166,10 +168,7 @@ class Line:
         """A `speech` event at a ring index."""
         info, sample = self.info, self.timeline.source_index(at)
         return SpeechEvent(
-            stream=info.stream,
-            call_id=info.call_id,
-            role=info.role,
-            labels=dict(info.labels),
+            **_of_stream(info),
             state=state,  # type: ignore[arg-type]  # one of the literals, by its callers
             reason=reason,
             utterance=utterance,
@@ -184,6 +183,42 @@ class Line:
         return gap_event(self.info, gap)
 
 
+class _StreamFields(TypedDict):
+    stream: str
+    call_id: str | None
+    role: Role
+    labels: dict[str, str]
+
+
+def _of_stream(info: StreamInfo) -> _StreamFields:
+    return {
+        "stream": info.stream,
+        "call_id": info.call_id,
+        "role": info.role,
+        "labels": dict(info.labels),
+    }
+
+
+class _SpanFields(TypedDict):
+    start_s: float
+    end_s: float
+    start_sample: int
+    end_sample: int
+    sample_rate_hz: int
+    captured_at: datetime
+
+
+def _of_span(span: Span) -> _SpanFields:
+    return {
+        "start_s": seconds(span.start, span.rate_hz),
+        "end_s": seconds(span.end, span.rate_hz),
+        "start_sample": span.start,
+        "end_sample": span.end,
+        "sample_rate_hz": span.rate_hz,
+        "captured_at": utc(span.end_captured_ns),
+    }
+
+
 def seconds(sample: int, rate_hz: int) -> float:
     """A position in seconds, rounded to the microsecond."""
     return round(sample / rate_hz, 6)
@@ -194,10 +229,7 @@ def stream_event(
 ) -> StreamEvent:
     """A `stream` event at a source index."""
     return StreamEvent(
-        stream=info.stream,
-        call_id=info.call_id,
-        role=info.role,
-        labels=dict(info.labels),
+        **_of_stream(info),
         state=state,  # type: ignore[arg-type]  # one of the literals, by its callers
         reason=reason,
         source=info.source,
@@ -213,10 +245,7 @@ def stream_event(
 def gap_event(info: StreamInfo, gap: Gap) -> GapEvent:
     """A `gap` event in source indexes."""
     return GapEvent(
-        stream=info.stream,
-        call_id=info.call_id,
-        role=info.role,
-        labels=dict(info.labels),
+        **_of_stream(info),
         reason=gap.reason,
         start_sample=gap.start,
         end_sample=gap.end,
@@ -247,20 +276,12 @@ def emotion_event(
     info, span, instruction = context.info, context.span, context.instruction
     label = max(scores, key=scores.__getitem__)
     return EmotionEvent(
-        stream=info.stream,
-        call_id=info.call_id,
-        role=info.role,
-        labels=dict(info.labels),
+        **_of_stream(info),
         utterance=instruction.utterance,
         index=instruction.index,
         last=instruction.last,
         padded=context.padded,
-        start_s=seconds(span.start, span.rate_hz),
-        end_s=seconds(span.end, span.rate_hz),
-        start_sample=span.start,
-        end_sample=span.end,
-        sample_rate_hz=span.rate_hz,
-        captured_at=utc(span.end_captured_ns),
+        **_of_span(span),
         label=label,
         confidence=scores[label],
         scores=scores,
@@ -293,17 +314,9 @@ def utterance_event(
         label = max(scores, key=scores.__getitem__)
         confidence = scores[label]
     return UtteranceEvent(
-        stream=info.stream,
-        call_id=info.call_id,
-        role=info.role,
-        labels=dict(info.labels),
+        **_of_stream(info),
         utterance=offset.utterance,
-        start_s=seconds(span.start, span.rate_hz),
-        end_s=seconds(span.end, span.rate_hz),
-        start_sample=span.start,
-        end_sample=span.end,
-        sample_rate_hz=span.rate_hz,
-        captured_at=utc(span.end_captured_ns),
+        **_of_span(span),
         reason=offset.reason,
         segments=utterance.segments,
         segments_lost=utterance.lost,

@@ -20,7 +20,7 @@ import numpy as np
 import zmq
 
 from serd.audio import pcm
-from serd.protocol.tap import TapWriter
+from serd.protocol.writer import TapWriter
 from serd.types import Encoding, Int16Array
 from tests.daemon import Json, running_daemon
 from tests.speech import demo_speech

@@ -22,13 +22,13 @@ from serd.protocol.tap import (
     Flag,
     Header,
     Metadata,
-    TapWriter,
     decode_header,
     decode_message,
     encode_header,
     encode_metadata,
     parse_metadata,
 )
+from serd.protocol.writer import TapWriter
 from serd.types import Encoding, Role
 
 GOLDEN_HEADER = Header(

@@ -17,11 +17,12 @@ import pytest
 
 import serd.protocol
 from serd.audio import pcm
-from serd.protocol.tap import Flag, Metadata, TapWriter
+from serd.protocol.tap import Flag, Metadata
+from serd.protocol.writer import TapWriter
 from serd.types import Encoding, Int16Array, Role
 from tests.daemon import Json, RunningDaemon, running_daemon
 from tests.fakes import wait_until
-from tests.sources.test_intake import Tap
+from tests.sources.intake_bench import Tap
 from tests.speech import demo_speech
 from tests.taps import Collector, Push, blocks
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serd.protocol.tap import TapWriter
+from serd.protocol.writer import TapWriter
 from serd.types import Encoding, Int16Array
 from tests.daemon import Json, running_daemon
 from tests.speech import demo_speech

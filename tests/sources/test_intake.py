@@ -2,168 +2,32 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-
 import numpy as np
 import pytest
-import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
 from serd.audio import pcm
-from serd.channel import Waker
-from serd.protocol.tap import Flag, Header, encode_header
+from serd.protocol.tap import Flag
 from serd.rows import (
-    NO_LIMIT,
     Changed,
     Close,
-    Control,
     Filled,
     Jump,
     Open,
     Paused,
     Resumed,
-    RowPool,
-    StreamInfo,
     Told,
 )
-from serd.sources.base import Intake
-from serd.sources.intake import IntakeOptions, StreamTable
-from serd.types import Encoding, Int16Array, Role
-from tests.fakes import FakeClock
-
-
-@dataclass
-class FakeSource:
-    name: str = "tap"
-    lossless: bool = True
-    finished: bool = False
-
-    def open(self, waker: Waker) -> None: ...
-
-    def pollables(self) -> Sequence[zmq.Socket[bytes] | int]:
-        return []
-
-    def service(self, now_ns: int, intake: Intake) -> int | None:
-        return None
-
-    def close(self) -> None: ...
-
-    def counts(self) -> dict[str, int]:
-        return {}
-
-
-@dataclass
-class Bench:
-    """An intake with its rows, and what came out of them."""
-
-    options: IntakeOptions = field(default_factory=IntakeOptions)
-    capacity: int = 16_000
-    source: FakeSource = field(default_factory=FakeSource)
-
-    def __post_init__(self) -> None:
-        self.clock = FakeClock(monotonic_ns=10**9)
-        rows = min(self.options.max_streams, 20)
-        self.pools = {rate: RowPool(rate, rows, self.capacity) for rate in (8000, 16000)}
-        self.refused: list[tuple[str, int, str]] = []
-        self.table = StreamTable(self.pools, self.options, self.clock, self._refuse)
-        self.audio: dict[str, list[Int16Array]] = {}
-        self.controls: list[tuple[str, Control]] = []
-        self._open: dict[tuple[int, int], tuple[str, int]] = {}
-
-    def _refuse(self, info: StreamInfo, at: int, reason: str) -> None:
-        self.refused.append((info.stream, at, reason))
-
-    def send(self, *parts: bytes, roles: Sequence[Role] = ()) -> bool:
-        return self.table.message(self.source, parts, roles, self.clock.monotonic_ns())
-
-    def read(self) -> None:
-        """Consume the rows and controls as the speech thread would."""
-        for rate, pool in self.pools.items():
-            for row in np.flatnonzero(pool.active).tolist():
-                self._read_row(rate, pool, row)
-
-    def _read_row(self, rate: int, pool: RowPool, row: int) -> None:
-        while True:
-            name, position = self._open.get((rate, row), ("", int(pool.ring.released[row])))
-            end = min(int(pool.ring.written[row]), int(pool.limit[row]))
-            if end > position:
-                self.audio[name].append(pool.ring.read(row, position, end))
-                pool.ring.released[row] = end
-                self._open[rate, row] = (name, end)
-            if pool.limit[row] == NO_LIMIT or pool.limit[row] > pool.ring.written[row]:
-                return
-            control = pool.next_control(row)
-            assert control is not None
-            if isinstance(control, Open):
-                name = control.info.stream
-                self._open[rate, row] = (name, control.at)
-                self.audio.setdefault(name, [])
-            self.controls.append((name, control))
-            if isinstance(control, Close):
-                del self._open[rate, row]
-                pool.release(row)
-                return
-
-    def heard(self, stream: str) -> Int16Array:
-        self.read()
-        return np.concatenate([np.zeros(0, np.int16), *self.audio[stream]])
-
-    def kinds(self, stream: str) -> list[str]:
-        self.read()
-        return [type(control).__name__ for name, control in self.controls if name == stream]
-
-
-class Tap:
-    """A publisher whose every header field can be bent."""
-
-    def __init__(self, stream: str = "call", rate: int = 8000, channels: int = 1) -> None:
-        self.stream, self.rate, self.channels = stream, rate, channels
-        self.sequence = 0
-        self.index = 0
-
-    def audio(
-        self,
-        samples: Int16Array,
-        flags: int = 0,
-        encoding: Encoding = Encoding.S16LE,
-        captured_at_ns: int = 0,
-    ) -> tuple[bytes, bytes, bytes]:
-        block = samples.reshape(-1, self.channels)
-        parts = self._parts(
-            encoding, flags, pcm.encode(block, encoding), self.index, captured_at_ns
-        )
-        self.index += len(block)
-        return parts
-
-    def metadata(self, flags: int = 0, **fields: object) -> tuple[bytes, bytes, bytes]:
-        return self._parts(
-            Encoding.NONE, flags | Flag.METADATA, json.dumps(fields).encode(), self.index, 0
-        )
-
-    def plain(self, flags: int) -> tuple[bytes, bytes, bytes]:
-        return self._parts(Encoding.NONE, flags, b"", self.index, 0)
-
-    def _parts(
-        self, encoding: Encoding, flags: int, payload: bytes, first: int, captured_at_ns: int
-    ) -> tuple[bytes, bytes, bytes]:
-        header = Header(
-            encoding, self.channels, flags, self.rate, self.sequence, first, captured_at_ns
-        )
-        self.sequence = (self.sequence + 1) % 2**32
-        return self.stream.encode(), encode_header(header), payload
-
-
-def _ramp(samples: int, start: int = 0) -> Int16Array:
-    return ((np.arange(start, start + samples) % 30_000) + 1).astype(np.int16)
+from serd.sources.intake import IntakeOptions
+from serd.types import Encoding, Role
+from tests.sources.intake_bench import Bench, FakeSource, Tap, ramp
 
 
 @given(st.lists(st.integers(0, 700), min_size=1, max_size=30))
 def test_audio_arrives_sample_for_sample_however_it_is_cut(blocks: list[int]) -> None:
     bench, tap = Bench(), Tap()
-    sent = _ramp(sum(blocks))
+    sent = ramp(sum(blocks))
     at = 0
     for block in blocks:
         assert bench.send(*tap.audio(sent[at : at + block]))
@@ -175,7 +39,7 @@ def test_audio_arrives_sample_for_sample_however_it_is_cut(blocks: list[int]) ->
 
 def test_a_full_row_makes_a_lossless_source_wait_and_loses_nothing() -> None:
     bench, tap = Bench(capacity=1024), Tap()
-    sent = _ramp(3000)
+    sent = ramp(3000)
     assert bench.send(*tap.audio(sent[:1500]))
     parts = tap.audio(sent[1500:])
     assert not bench.send(*parts)
@@ -190,7 +54,7 @@ def test_a_full_row_makes_a_lossless_source_wait_and_loses_nothing() -> None:
 
 def test_what_the_sequencer_held_back_is_not_shed_by_a_lossless_source() -> None:
     bench, tap = Bench(capacity=1024), Tap()
-    sent = _ramp(100 + 9 * 200)
+    sent = ramp(100 + 9 * 200)
     bench.send(*tap.audio(sent[:100]))
     missing = tap.audio(sent[100:300])
     held = [tap.audio(sent[start : start + 200]) for start in range(300, 1900, 200)]
@@ -205,12 +69,12 @@ def test_what_the_sequencer_held_back_is_not_shed_by_a_lossless_source() -> None
 
 def test_a_full_row_of_a_lossy_source_drops_and_tells_an_overload_gap() -> None:
     bench, tap = Bench(capacity=1024, source=FakeSource(lossless=False)), Tap()
-    assert bench.send(*tap.audio(_ramp(1500)))
-    assert bench.send(*tap.audio(_ramp(100)))
-    assert bench.send(*tap.audio(_ramp(50)))
+    assert bench.send(*tap.audio(ramp(1500)))
+    assert bench.send(*tap.audio(ramp(100)))
+    assert bench.send(*tap.audio(ramp(50)))
     assert bench.table.counts["overload.messages"] == 2
     bench.read()
-    assert bench.send(*tap.audio(_ramp(10)))
+    assert bench.send(*tap.audio(ramp(10)))
     bench.read()
     [(_, filled)] = [item for item in bench.controls if isinstance(item[1], Filled)]
     assert isinstance(filled, Filled)
@@ -220,9 +84,9 @@ def test_a_full_row_of_a_lossy_source_drops_and_tells_an_overload_gap() -> None:
 
 def test_an_end_is_heard_even_when_the_row_is_full() -> None:
     bench, tap = Bench(capacity=1024, source=FakeSource(lossless=False)), Tap()
-    bench.send(*tap.audio(_ramp(1500)))
-    bench.send(*tap.audio(_ramp(6000)))
-    bench.send(*tap.audio(_ramp(100), flags=Flag.END))
+    bench.send(*tap.audio(ramp(1500)))
+    bench.send(*tap.audio(ramp(6000)))
+    bench.send(*tap.audio(ramp(100), flags=Flag.END))
     for _ in range(4):
         bench.read()
         bench.table.flush_pending(0)
@@ -236,7 +100,7 @@ def test_an_end_is_heard_even_when_the_row_is_full() -> None:
 
 def test_short_loss_is_filled_with_silence_in_place() -> None:
     bench, tap = Bench(), Tap()
-    sent = _ramp(2000)
+    sent = ramp(2000)
     bench.send(*tap.audio(sent[:500]))
     tap.audio(sent[500:700])
     for start in range(700, 2000, 100):
@@ -252,11 +116,11 @@ def test_short_loss_is_filled_with_silence_in_place() -> None:
 
 def test_long_loss_ends_the_utterance_and_moves_the_timeline() -> None:
     bench, tap = Bench(), Tap()
-    bench.send(*tap.audio(_ramp(100)))
+    bench.send(*tap.audio(ramp(100)))
     tap.index += 8000
     tap.sequence += 1
     for _ in range(bench.options.reorder_messages + 1):
-        bench.send(*tap.audio(_ramp(100)))
+        bench.send(*tap.audio(ramp(100)))
     bench.read()
     jump = next(control for _, control in bench.controls if isinstance(control, Jump))
     assert jump.reason == "gap"
@@ -268,10 +132,10 @@ def test_long_loss_ends_the_utterance_and_moves_the_timeline() -> None:
 
 def test_short_suppressed_silence_is_silence_and_no_loss() -> None:
     bench, tap = Bench(), Tap()
-    bench.send(*tap.audio(_ramp(100)))
+    bench.send(*tap.audio(ramp(100)))
     tap.index += 400
-    bench.send(*tap.audio(_ramp(100)))
-    expected = np.concatenate([_ramp(100), np.zeros(400, np.int16), _ramp(100)])
+    bench.send(*tap.audio(ramp(100)))
+    expected = np.concatenate([ramp(100), np.zeros(400, np.int16), ramp(100)])
     assert np.array_equal(bench.heard("call"), expected)
     assert bench.kinds("call") == ["Open"]
     assert "lost.samples" not in bench.table.counts
@@ -279,9 +143,9 @@ def test_short_suppressed_silence_is_silence_and_no_loss() -> None:
 
 def test_long_suppressed_silence_jumps_after_enough_silence_to_end_an_utterance() -> None:
     bench, tap = Bench(), Tap()
-    bench.send(*tap.audio(_ramp(100)))
+    bench.send(*tap.audio(ramp(100)))
     tap.index += 8000 * 3600
-    bench.send(*tap.audio(_ramp(100)))
+    bench.send(*tap.audio(ramp(100)))
     heard = bench.heard("call")
     assert len(heard) == 200 + bench.options.silence_ms * 8
     assert not heard[100:-100].any()
@@ -293,7 +157,7 @@ def test_long_suppressed_silence_jumps_after_enough_silence_to_end_an_utterance(
 @given(st.permutations(range(6)))
 def test_any_order_within_the_window_is_put_right(order: list[int]) -> None:
     bench, tap = Bench(), Tap()
-    sent = _ramp(700)
+    sent = ramp(700)
     first = tap.audio(sent[:100])
     rest = [tap.audio(sent[at : at + 100]) for at in range(100, 700, 100)]
     bench.send(*first)
@@ -304,19 +168,19 @@ def test_any_order_within_the_window_is_put_right(order: list[int]) -> None:
 
 def test_doubles_are_dropped_and_counted() -> None:
     bench, tap = Bench(), Tap()
-    first, second = tap.audio(_ramp(100)), tap.audio(_ramp(100, 100))
+    first, second = tap.audio(ramp(100)), tap.audio(ramp(100, 100))
     for parts in (first, first, second, second, first):
         bench.send(*parts)
-    assert np.array_equal(bench.heard("call"), _ramp(200))
+    assert np.array_equal(bench.heard("call"), ramp(200))
     assert bench.table.counts["duplicates"] == 3
 
 
 def test_a_late_message_is_dropped_counted_and_told() -> None:
     bench, tap = Bench(), Tap()
-    bench.send(*tap.audio(_ramp(100)))
-    late = tap.audio(_ramp(100))
+    bench.send(*tap.audio(ramp(100)))
+    late = tap.audio(ramp(100))
     for _ in range(bench.options.reorder_messages + 1):
-        bench.send(*tap.audio(_ramp(100)))
+        bench.send(*tap.audio(ramp(100)))
     bench.send(*late)
     bench.read()
     told = next(control for _, control in bench.controls if isinstance(control, Told))
@@ -328,14 +192,14 @@ def test_the_sequence_wraps_without_a_gap() -> None:
     bench, tap = Bench(), Tap()
     tap.sequence = 2**32 - 2
     for start in range(0, 500, 100):
-        bench.send(*tap.audio(_ramp(100, start)))
-    assert np.array_equal(bench.heard("call"), _ramp(500))
+        bench.send(*tap.audio(ramp(100, start)))
+    assert np.array_equal(bench.heard("call"), ramp(500))
 
 
 def test_a_tap_that_is_joined_late_keeps_its_own_positions() -> None:
     bench, tap = Bench(), Tap()
     tap.index, tap.sequence = 10**9, 12345
-    bench.send(*tap.audio(_ramp(100)))
+    bench.send(*tap.audio(ramp(100)))
     bench.read()
     opened = bench.controls[0][1]
     assert isinstance(opened, Open)
@@ -344,11 +208,11 @@ def test_a_tap_that_is_joined_late_keeps_its_own_positions() -> None:
 
 def test_a_publisher_that_restarts_begins_a_new_stream() -> None:
     bench, tap = Bench(), Tap()
-    bench.send(*tap.audio(_ramp(100), flags=Flag.START))
-    bench.send(*tap.audio(_ramp(100)))
+    bench.send(*tap.audio(ramp(100), flags=Flag.START))
+    bench.send(*tap.audio(ramp(100)))
     again = Tap()
     again.index = 5000
-    bench.send(*again.audio(_ramp(50), flags=Flag.START))
+    bench.send(*again.audio(ramp(50), flags=Flag.START))
     assert bench.kinds("call") == ["Open", "Close", "Open"]
     opened = bench.controls[-1][1]
     assert isinstance(opened, Open)
@@ -358,9 +222,9 @@ def test_a_publisher_that_restarts_begins_a_new_stream() -> None:
 
 def test_another_rate_begins_a_new_stream() -> None:
     bench, tap = Bench(), Tap()
-    bench.send(*tap.audio(_ramp(100)))
+    bench.send(*tap.audio(ramp(100)))
     tap.rate = 16000
-    bench.send(*tap.audio(_ramp(100)))
+    bench.send(*tap.audio(ramp(100)))
     bench.read()
     assert bench.kinds("call") == ["Open", "Close", "Open"] or bench.kinds("call") == [
         "Open",
@@ -372,13 +236,13 @@ def test_another_rate_begins_a_new_stream() -> None:
 
 def test_the_end_closes_the_stream_and_frees_its_row() -> None:
     bench, tap = Bench(options=IntakeOptions(max_streams=1)), Tap()
-    bench.send(*tap.audio(_ramp(100), flags=Flag.START))
-    bench.send(*tap.audio(_ramp(60, 100), flags=Flag.END))
-    assert np.array_equal(bench.heard("call"), _ramp(160))
+    bench.send(*tap.audio(ramp(100), flags=Flag.START))
+    bench.send(*tap.audio(ramp(60, 100), flags=Flag.END))
+    assert np.array_equal(bench.heard("call"), ramp(160))
     closed = bench.controls[-1][1]
     assert isinstance(closed, Close)
     assert closed.reason == "end"
-    assert bench.send(*Tap("next").audio(_ramp(10)))
+    assert bench.send(*Tap("next").audio(ramp(10)))
     assert bench.kinds("next") == ["Open"]
 
 
@@ -387,7 +251,7 @@ def test_streams_beyond_the_maximum_are_refused_once_each() -> None:
     taps = [Tap(f"call-{number}") for number in range(4)]
     for _ in range(3):
         for tap in taps:
-            assert bench.send(*tap.audio(_ramp(10)))
+            assert bench.send(*tap.audio(ramp(10)))
     assert bench.refused == [("call-2", 0, "max_streams"), ("call-3", 0, "max_streams")]
     assert len(bench.heard("call-0")) == 30
 
@@ -395,7 +259,7 @@ def test_streams_beyond_the_maximum_are_refused_once_each() -> None:
 def test_invented_ids_do_not_make_the_table_grow() -> None:
     bench = Bench(options=IntakeOptions(max_streams=2))
     for number in range(100):
-        bench.send(*Tap(f"noise-{number}").audio(_ramp(10)))
+        bench.send(*Tap(f"noise-{number}").audio(ramp(10)))
     assert len(bench.refused) < 10
     assert bench.table.counts["refused.table_full"] > 80
 
@@ -403,7 +267,7 @@ def test_invented_ids_do_not_make_the_table_grow() -> None:
 def test_every_channel_is_a_stream_with_its_role() -> None:
     bench, tap = Bench(), Tap(channels=2)
     bench.send(*tap.metadata(Flag.START, roles=["customer", "unknown"], call_id="c-1"))
-    stereo = np.stack([_ramp(100), -_ramp(100)], axis=1).astype(np.int16)
+    stereo = np.stack([ramp(100), -ramp(100)], axis=1).astype(np.int16)
     bench.send(*tap.audio(stereo))
     assert np.array_equal(bench.heard("call/0"), stereo[:, 0])
     assert np.array_equal(bench.heard("call/1"), stereo[:, 1])
@@ -417,7 +281,7 @@ def test_every_channel_is_a_stream_with_its_role() -> None:
 def test_an_agents_channel_is_refused_before_anything_hears_it() -> None:
     bench, tap = Bench(), Tap(channels=2)
     bench.send(*tap.metadata(Flag.START, roles=["customer", "agent"]))
-    bench.send(*tap.audio(_ramp(200)))
+    bench.send(*tap.audio(ramp(200)))
     bench.read()
     assert bench.refused == [("call/1", 0, "role_agent")]
     assert list(bench.audio) == ["call/0"]
@@ -426,9 +290,9 @@ def test_an_agents_channel_is_refused_before_anything_hears_it() -> None:
 
 def test_a_stream_that_turns_out_to_be_an_agents_is_ended_as_refused() -> None:
     bench, tap = Bench(), Tap()
-    bench.send(*tap.audio(_ramp(100)))
+    bench.send(*tap.audio(ramp(100)))
     bench.send(*tap.metadata(roles=["agent"]))
-    bench.send(*tap.audio(_ramp(100)))
+    bench.send(*tap.audio(ramp(100)))
     assert len(bench.heard("call")) == 100
     closed = bench.controls[-1][1]
     assert isinstance(closed, Close)
@@ -437,15 +301,15 @@ def test_a_stream_that_turns_out_to_be_an_agents_is_ended_as_refused() -> None:
 
 def test_roles_of_the_source_hold_where_the_tap_names_none() -> None:
     bench = Bench()
-    bench.send(*Tap().audio(_ramp(10)), roles=(Role.AGENT,))
+    bench.send(*Tap().audio(ramp(10)), roles=(Role.AGENT,))
     assert bench.refused == [("call", 0, "role_agent")]
 
 
 def test_metadata_changes_the_stream_where_it_came() -> None:
     bench, tap = Bench(), Tap()
-    bench.send(*tap.audio(_ramp(100)))
+    bench.send(*tap.audio(ramp(100)))
     bench.send(*tap.metadata(call_id="c-2", labels={"queue": "sales"}))
-    bench.send(*tap.audio(_ramp(100)))
+    bench.send(*tap.audio(ramp(100)))
     bench.read()
     changed = next(control for _, control in bench.controls if isinstance(control, Changed))
     assert changed.at == 100
@@ -454,12 +318,12 @@ def test_metadata_changes_the_stream_where_it_came() -> None:
 
 def test_nothing_is_heard_between_pause_and_resume() -> None:
     bench, tap = Bench(), Tap()
-    bench.send(*tap.audio(_ramp(100)))
-    bench.send(*tap.audio(_ramp(100, 100), flags=Flag.PAUSE))
-    bench.send(*tap.audio(_ramp(100, 200)))
+    bench.send(*tap.audio(ramp(100)))
+    bench.send(*tap.audio(ramp(100, 100), flags=Flag.PAUSE))
+    bench.send(*tap.audio(ramp(100, 200)))
     tap.index += 50_000
-    bench.send(*tap.audio(_ramp(100, 300), flags=Flag.RESUME))
-    assert np.array_equal(bench.heard("call"), np.concatenate([_ramp(100), _ramp(100, 300)]))
+    bench.send(*tap.audio(ramp(100, 300), flags=Flag.RESUME))
+    assert np.array_equal(bench.heard("call"), np.concatenate([ramp(100), ramp(100, 300)]))
     kinds = bench.kinds("call")
     assert kinds == ["Open", "Paused", "Resumed"]
     paused, resumed = bench.controls[1][1], bench.controls[2][1]
@@ -472,9 +336,9 @@ def test_nothing_is_heard_between_pause_and_resume() -> None:
 
 def test_a_silent_tap_is_closed_after_the_time_out() -> None:
     bench, tap = Bench(), Tap()
-    bench.send(*tap.audio(_ramp(100)))
-    tap.audio(_ramp(100))
-    held = tap.audio(_ramp(100, 200))
+    bench.send(*tap.audio(ramp(100)))
+    tap.audio(ramp(100))
+    held = tap.audio(ramp(100, 200))
     bench.send(*held)
     bench.clock.advance(29)
     bench.table.sweep(bench.clock.monotonic_ns())
@@ -483,7 +347,7 @@ def test_a_silent_tap_is_closed_after_the_time_out() -> None:
     bench.table.sweep(bench.clock.monotonic_ns())
     assert bench.table.streams == 0
     # What waited for a message that never came is heard before the end.
-    assert np.array_equal(bench.heard("call")[200:], _ramp(100, 200))
+    assert np.array_equal(bench.heard("call")[200:], ramp(100, 200))
     closed = bench.controls[-1][1]
     assert isinstance(closed, Close)
     assert closed.reason == "timeout"
@@ -491,9 +355,9 @@ def test_a_silent_tap_is_closed_after_the_time_out() -> None:
 
 def test_a_tap_behind_one_that_waits_for_room_is_not_silent() -> None:
     bench, full, other = Bench(capacity=1024), Tap(), Tap("other")
-    bench.send(*other.audio(_ramp(10)))
-    bench.send(*full.audio(_ramp(1500)))
-    parts = full.audio(_ramp(100, 1500))
+    bench.send(*other.audio(ramp(10)))
+    bench.send(*full.audio(ramp(1500)))
+    parts = full.audio(ramp(100, 1500))
     for _ in range(40):
         assert not bench.send(*parts)
         bench.clock.advance(1)
@@ -504,7 +368,7 @@ def test_a_tap_behind_one_that_waits_for_room_is_not_silent() -> None:
 @pytest.mark.parametrize("encoding", [Encoding.MULAW, Encoding.ALAW, Encoding.F32LE])
 def test_every_encoding_is_decoded(encoding: Encoding) -> None:
     bench, tap = Bench(), Tap()
-    sent = _ramp(300) * 20
+    sent = ramp(300) * 20
     bench.send(*tap.audio(sent, encoding=encoding))
     expected = pcm.decode(pcm.encode(sent.reshape(-1, 1), encoding), encoding, 1)[:, 0]
     assert np.array_equal(bench.heard("call"), expected)
@@ -530,13 +394,13 @@ def test_any_rate_is_brought_to_a_native_one_with_positions_in_its_own(rate: int
 
 def test_malformed_messages_are_counted_by_reason_and_touch_nothing() -> None:
     bench, tap = Bench(), Tap()
-    bench.send(*tap.audio(_ramp(100)))
-    good = tap.audio(_ramp(100, 100))
+    bench.send(*tap.audio(ramp(100)))
+    good = tap.audio(ramp(100, 100))
     assert bench.send(good[0], good[1])
     assert bench.send(good[0], b"XXXX" + good[1][4:], good[2])
     assert bench.send(b"", good[1], good[2])
     assert bench.send(*good)
-    assert np.array_equal(bench.heard("call"), _ramp(200))
+    assert np.array_equal(bench.heard("call"), ramp(200))
     malformed = {k: v for k, v in bench.table.counts.items() if k.startswith("malformed.")}
     assert malformed == {
         "malformed.wrong_part_count": 1,
@@ -547,10 +411,10 @@ def test_malformed_messages_are_counted_by_reason_and_touch_nothing() -> None:
 
 def test_samples_that_are_no_numbers_leave_a_gap_of_their_length() -> None:
     bench, tap = Bench(), Tap()
-    bench.send(*tap.audio(_ramp(100), encoding=Encoding.F32LE))
-    stream, header, payload = tap.audio(_ramp(100), encoding=Encoding.F32LE)
+    bench.send(*tap.audio(ramp(100), encoding=Encoding.F32LE))
+    stream, header, payload = tap.audio(ramp(100), encoding=Encoding.F32LE)
     bench.send(stream, header, payload[:-4] + np.float32(np.nan).tobytes())
-    bench.send(*tap.audio(_ramp(100, 200), encoding=Encoding.F32LE))
+    bench.send(*tap.audio(ramp(100, 200), encoding=Encoding.F32LE))
     heard = bench.heard("call")
     assert len(heard) == 300
     assert not heard[100:200].any()
@@ -559,15 +423,15 @@ def test_samples_that_are_no_numbers_leave_a_gap_of_their_length() -> None:
 
 def test_two_sources_cannot_share_a_stream_id() -> None:
     bench, other = Bench(), FakeSource("other")
-    bench.send(*Tap().audio(_ramp(10)))
-    bench.table.message(other, Tap().audio(_ramp(10)), (), 0)
+    bench.send(*Tap().audio(ramp(10)))
+    bench.table.message(other, Tap().audio(ramp(10)), (), 0)
     assert bench.refused == [("call", 0, "duplicate_stream")]
 
 
 def test_closing_a_source_closes_its_streams_alone() -> None:
     bench, other = Bench(), FakeSource("other")
-    bench.send(*Tap("a").audio(_ramp(10)))
-    bench.table.message(other, Tap("b").audio(_ramp(10)), (), 0)
+    bench.send(*Tap("a").audio(ramp(10)))
+    bench.table.message(other, Tap("b").audio(ramp(10)), (), 0)
     bench.table.close_source(bench.source, "draining")
     assert bench.kinds("a") == ["Open", "Close"]
     assert bench.kinds("b") == ["Open"]
@@ -579,10 +443,10 @@ def test_a_pushing_source_is_told_its_room_and_loses_only_what_is_beyond() -> No
         bench.source, "mic", 16_000, 1, (Role.SELF,), Encoding.S16LE, 0
     )
     assert bench.table.room(handle) == 1024
-    bench.table.push(handle, _ramp(1100).reshape(-1, 1), 0)
+    bench.table.push(handle, ramp(1100).reshape(-1, 1), 0)
     assert bench.table.room(handle) == 0
     bench.table.close_stream(handle, "end")
     heard = bench.heard("mic")
     bench.table.flush_pending(0)
-    assert np.array_equal(np.concatenate([heard, *bench.audio["mic"][1:]])[:1024], _ramp(1024))
+    assert np.array_equal(np.concatenate([heard, *bench.audio["mic"][1:]])[:1024], ramp(1024))
     assert bench.table.counts["overload.samples"] == 76
