@@ -111,12 +111,16 @@ def _create(path: Path) -> BinaryIO:
 
 def _writer(files: Sequence[BinaryIO], console: Output | None) -> Callable[[Event], None]:
     writer = JsonlWriter(_Tee(files), Stamper(new_run_id(), SystemClock()))
-    if console is not None:
-        console.print(HEADING)
+    # Not before there is something under it: a recording may turn out to be unreadable.
+    headed = False
 
     def write(event: Event) -> None:
+        nonlocal headed
         writer.write(event)
         if console is not None:
+            if not headed:
+                console.print(HEADING)
+                headed = True
             console.print(line(event))
 
     return write
