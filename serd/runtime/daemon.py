@@ -132,11 +132,18 @@ class Daemon:
             run_id=self.run_id,
             model=pipeline.model.identity,
             provider=pipeline.model.provider,
+            provider_reason=pipeline.model.provider_reason or "as configured",
             vad=pipeline.vad_name,
             sources=self.source_endpoints,
             publish=list(self.endpoints),
             replay=list(self.replay_endpoints),
         )
+        if config.vad.detector == "auto" and pipeline.vad_name != "silero":
+            _log.warning(
+                "vad.fallback",
+                detector=pipeline.vad_name,
+                why="silero's network is not installed: pip install 'serd[silero]'",
+            )
         self._notifier.notify(READY="1", STATUS=self._status())
 
     @property
