@@ -123,13 +123,14 @@ class StreamTable:
         except MessageError as error:
             self.counts[f"malformed.{error.code}"] += 1
             return True
-        tap = self._taps.get((source.name, message.stream))
+        key = source.name, message.stream
+        tap = self._taps.get(key)
         if source.lossless and tap is not None and tap.waiting and not tap.flush_pending(now_ns):
             self._held_ns[source.name] = now_ns
             return False
         self.counts["messages"] += 1
         if tap is None:
-            if message.header.flags & Flag.END:
+            if message.header.flags & Flag.END and not message.samples:
                 self.counts["end_of_unknown"] += 1
                 return True
             if len(self._taps) >= _TAPS_PER_STREAM * self._options.max_streams:
@@ -149,9 +150,9 @@ class StreamTable:
             # A mistake of ours in one stream must not become the end of all the others.
             _log.exception("stream.failed", source=source.name)
             self.counts["internal_errors"] += 1
-            if tap is not None:
-                self._close(tap, "internal_error", now_ns)
-            return True
+            broken = self._taps.get(key)
+            if broken is not None:
+                self._close(broken, "internal_error", now_ns)
         return True
 
     def _follow(

@@ -246,6 +246,33 @@ def test_the_end_closes_the_stream_and_frees_its_row() -> None:
     assert bench.kinds("next") == ["Open"]
 
 
+def test_a_whole_recording_in_one_message_is_heard() -> None:
+    bench, tap = Bench(), Tap()
+    bench.send(*tap.audio(ramp(5000), flags=Flag.START | Flag.END))
+    assert np.array_equal(bench.heard("call"), ramp(5000))
+    assert bench.kinds("call") == ["Open", "Close"]
+
+
+def test_an_end_of_what_was_never_heard_opens_nothing() -> None:
+    bench = Bench()
+    bench.send(*Tap().plain(Flag.END))
+    assert bench.table.streams == 0
+    assert bench.table.counts["end_of_unknown"] == 1
+
+
+def test_a_mistake_in_one_stream_ends_that_stream_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, good, bad = Bench(), Tap("good"), Tap("bad")
+    bench.send(*good.audio(ramp(100)))
+    bench.send(*bad.audio(ramp(100)))
+    with monkeypatch.context() as broken:
+        broken.setattr(pcm, "decode", lambda *_: 1 / 0)
+        assert bench.send(*bad.audio(ramp(100)))
+    bench.send(*good.audio(ramp(100, 100)))
+    assert np.array_equal(bench.heard("good"), ramp(200))
+    assert bench.kinds("bad") == ["Open", "Close"]
+    assert bench.table.counts["internal_errors"] == 1
+
+
 def test_streams_beyond_the_maximum_are_refused_once_each() -> None:
     bench = Bench(options=IntakeOptions(max_streams=2))
     taps = [Tap(f"call-{number}") for number in range(4)]
