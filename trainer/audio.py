@@ -118,11 +118,6 @@ class Clips:
         clip = self.clip(index)
         return clip[max(0, start - padding_samples) : min(len(clip), end + padding_samples)]
 
-    def only(self, wanted: Sequence[Utterance]) -> tuple[int, ...]:
-        """Indices of the wanted utterances, those that could not be read left out."""
-        index = {utterance.path: i for i, utterance in enumerate(self.utterances)}
-        return tuple(index[u.path] for u in wanted if u.path in index)
-
 
 def _fingerprint(utterances: Sequence[Utterance]) -> str:
     digest = hashlib.sha256(b"clips 1")

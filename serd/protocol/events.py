@@ -16,21 +16,13 @@ from msgspec import Meta, Struct
 from serd.errors import MessageError
 from serd.types import Role
 
-VERSION = 1
-"""Field ``v`` of every event."""
-
-MAX_INTEGER = 2**53 - 1
-"""Largest integer that every JSON reader keeps exact (RFC 8259, section 6)."""
-
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-Count: TypeAlias = Annotated[int, Meta(ge=0, description="count")]
 Position: TypeAlias = Annotated[
     int, Meta(ge=0, description="samples at sample_rate_hz, counted by the tap, per channel")
 ]
 Seconds: TypeAlias = Annotated[float, Meta(ge=0, description="seconds: the sample index / rate")]
 Milliseconds: TypeAlias = Annotated[float, Meta(ge=0, description="milliseconds")]
-Ratio: TypeAlias = Annotated[float, Meta(ge=0, le=1, description="0 to 1")]
 RateHz: TypeAlias = Annotated[
     int, Meta(ge=8000, le=48000, description="samples a second, as the tap sends them")
 ]
@@ -229,9 +221,6 @@ class DaemonEvent(_Common, kw_only=True, tag="daemon"):
 Event: TypeAlias = (
     StreamEvent | SpeechEvent | EmotionEvent | UtteranceEvent | GapEvent | DaemonEvent
 )
-
-OfStream = (StreamEvent, SpeechEvent, EmotionEvent, UtteranceEvent, GapEvent)
-"""The types that belong to a stream, for `isinstance`."""
 
 EVENT_TYPES: dict[str, type[Event]] = {
     "stream": StreamEvent,

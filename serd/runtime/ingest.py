@@ -55,7 +55,6 @@ class IngestThread:
         self._open_error: SerdError | None = None
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="serd-ingest", daemon=True)
-        self.rounds = 0
 
     def start(self) -> None:
         """Open every source, in the thread that will own it, and begin.
@@ -79,11 +78,6 @@ class IngestThread:
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
-
-    @property
-    def alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
 
     def _run(self) -> None:
         try:
@@ -135,7 +129,6 @@ class IngestThread:
                 if not source.finished:
                     running = True
                     wanted.extend(source.pollables())
-            self.rounds += 1
             waiting = self._still_waits(now_ns)
             self._on_work()
             if not running and not finished_told and not waiting:

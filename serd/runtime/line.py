@@ -95,7 +95,6 @@ class Utterance:
 class SegmentContext:
     """What travels with a segment through the inference queue."""
 
-    line: Line
     info: StreamInfo
     place: Place
     utterance: Utterance

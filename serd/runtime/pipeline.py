@@ -39,7 +39,6 @@ class SpeechThread:
 
     def __init__(self, stage: SpeechStage, on_failure: Callable[[BaseException], None]) -> None:
         self.waker = Waker()
-        self.rounds = 0
         self._stage = stage
         self._on_failure = on_failure
         self._stopping = False
@@ -55,7 +54,6 @@ class SpeechThread:
             while not self._stopping:
                 self.waker.wait(1.0)
                 self._stage.work()
-                self.rounds += 1
                 with self._rested:
                     self._rested.notify_all()
         except BaseException as error:
@@ -77,11 +75,6 @@ class SpeechThread:
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
-
-    @property
-    def alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
 
 
 class Pipeline:

@@ -223,7 +223,6 @@ class SpeechPool:
     def _segment(self, line: Line, segment: Segment) -> None:
         row = segment.row
         context = SegmentContext(
-            line=line,
             info=line.info,
             place=self._assembler.reserve(line.key),
             utterance=line.utterance,

@@ -30,7 +30,7 @@ from serd.protocol.sequencer import (
     Silence,
     Step,
 )
-from serd.protocol.tap import Buffer, Flag, Header, Metadata, decode_message, parse_metadata
+from serd.protocol.tap import Buffer, Flag, Metadata, decode_message, parse_metadata
 from serd.rows import Gap, RowPool, StreamInfo
 from serd.sources.admission import Admission
 from serd.sources.base import Source, Tap
@@ -172,8 +172,8 @@ class StreamTable:
                 self.counts[f"restarts.{step.reason}"] += 1
                 tap = None
             elif isinstance(step, Deliver) and tap is None:
-                tap = self._open(source, stream, step, roles, sequencer, now_ns)
-                self._deliver(tap, step.header, step.payload, now_ns)
+                tap = self._open(source, stream, step, roles, sequencer)
+                self._deliver(tap, step, now_ns)
             elif tap is not None:
                 self._apply(tap, step, now_ns)
         return tap
@@ -185,13 +185,12 @@ class StreamTable:
         first: Deliver[Buffer],
         roles: Sequence[Role],
         sequencer: Sequencer[Buffer],
-        now_ns: int,
     ) -> TapStream:
         header = first.header
         metadata = Metadata()
         if header.flags & Flag.METADATA:
             metadata = parse_metadata(first.payload, header.channels)
-        return self._open_stream(
+        return self.open_stream(
             source,
             stream,
             header.sample_rate_hz,
@@ -203,13 +202,12 @@ class StreamTable:
             metadata.labels,
             first_sample=header.first_sample,
             sequencer=sequencer,
-            now_ns=now_ns,
         )
 
     def _apply(self, tap: TapStream, step: Step[Buffer], now_ns: int) -> None:
         match step:
-            case Deliver(header, _, payload):
-                self._deliver(tap, header, payload, now_ns)
+            case Deliver():
+                self._deliver(tap, step, now_ns)
             case Lost(first_sample, samples, messages):
                 self.counts["lost.messages"] += messages
                 self.counts["lost.samples"] += samples
@@ -226,7 +224,8 @@ class StreamTable:
                     first = header.first_sample
                     tap.tell(Gap("late", first, first + samples, 1))
 
-    def _deliver(self, tap: TapStream, header: Header, payload: Buffer, now_ns: int) -> None:
+    def _deliver(self, tap: TapStream, step: Deliver[Buffer], now_ns: int) -> None:
+        header, payload = step.header, step.payload
         flags = header.flags
         if flags & Flag.METADATA:
             self._change(tap, parse_metadata(payload, header.channels), now_ns)
@@ -242,8 +241,7 @@ class StreamTable:
             except MessageError as error:
                 # The frame of the message was sound, so its place in the stream is kept.
                 self.counts[f"malformed.{error.code}"] += 1
-                length = _payload_samples(header, payload)
-                gap = Gap(error.code, tap.next_index, tap.next_index + length, 1)
+                gap = Gap(error.code, tap.next_index, tap.next_index + step.samples, 1)
                 self._delivery.skip(tap, gap.end, gap, now_ns)
             else:
                 self._delivery.append(tap, samples, header.captured_at_ns, now_ns)
@@ -283,39 +281,11 @@ class StreamTable:
         captured_at_ns: int,
         call_id: str | None = None,
         labels: Mapping[str, str] | None = None,
-    ) -> Tap:
-        """See `serd.sources.base.Intake.open_stream`."""
-        return self._open_stream(
-            source,
-            stream,
-            sample_rate_hz,
-            channels,
-            roles,
-            encoding,
-            captured_at_ns,
-            call_id,
-            labels,
-            first_sample=0,
-            sequencer=None,
-            now_ns=self._clock.monotonic_ns(),
-        )
-
-    def _open_stream(
-        self,
-        source: Source,
-        stream: str,
-        sample_rate_hz: int,
-        channels: int,
-        roles: Sequence[Role],
-        encoding: Encoding,
-        captured_at_ns: int,
-        call_id: str | None,
-        labels: Mapping[str, str] | None,
         *,
-        first_sample: int,
-        sequencer: Sequencer[Buffer] | None,
-        now_ns: int,
+        first_sample: int = 0,
+        sequencer: Sequencer[Buffer] | None = None,
     ) -> TapStream:
+        """See `serd.sources.base.Intake.open_stream`; a tap also has a first index and an order."""
         unix_ns = captured_at_ns or self._clock.unix_ns()
         rows: list[ChannelRow | None] = []
         for number in range(channels):
@@ -334,6 +304,7 @@ class StreamTable:
             if row is not None:
                 row.anchor(first_sample, unix_ns)
             rows.append(row)
+        now_ns = self._clock.monotonic_ns()
         tap = TapStream(
             stream, source, sample_rate_hz, roles, rows, first_sample, sequencer, now_ns
         )
@@ -424,8 +395,3 @@ class StreamTable:
 def _own(tap: Tap) -> TapStream:
     assert isinstance(tap, TapStream), "a handle that this intake did not give out"
     return tap
-
-
-def _payload_samples(header: Header, payload: Buffer) -> int:
-    width = header.encoding.sample_bytes * header.channels
-    return len(payload) // width if width else 0
