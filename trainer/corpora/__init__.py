@@ -32,21 +32,17 @@ def get(name: str) -> Corpus:
 
 
 def load(name: str, root: Path) -> Scan:
-    """Read corpus `name` from `root/name`.
+    """Read corpus `name` from `root/name`: speech alone, under the corpora's labels.
+
+    A recipe's corpora are read by `trainer.corpora.reading`.
 
     Raises
     ------
     TrainerError
         the folder is missing or holds no file in the corpus's naming.
     """
-    corpus = get(name)
-    folder = root / name
-    if not folder.is_dir():
-        raise TrainerError(
-            f"Corpus {name} is not at {folder}. It comes from {corpus.source} "
-            f"(licence: {corpus.licence}); put its files there, in any layout."
-        )
-    scan = corpus.scan(folder)
-    if not scan.utterances:
-        raise TrainerError(f"{folder} holds no audio file named as {corpus.title} names them.")
-    return scan
+    from trainer.corpora.reading import scan_section
+    from trainer.corpora.settings import CorpusSettings
+
+    get(name)
+    return scan_section(name, CorpusSettings(), root)

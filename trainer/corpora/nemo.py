@@ -8,10 +8,19 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from trainer.corpora.base import Corpus, Scan, Sex, Utterance, not_named, scan_names
+from trainer.corpora.base import (
+    Corpus,
+    Inventory,
+    Scan,
+    Sex,
+    Utterance,
+    not_named,
+    scan_names,
+)
 
 _NAME = re.compile(r"([A-Z]{2}\d)_([a-z]+)_(\d+)", re.IGNORECASE)
 _EMOTIONS = {
@@ -26,7 +35,7 @@ _EMOTIONS = {
 
 def _table(folder: Path) -> dict[str, dict[str, str]]:
     for path in sorted(folder.rglob("data.tsv")):
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
             rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
             return {Path(row.get("file_id") or "").stem: row for row in rows}
     return {}
@@ -57,11 +66,25 @@ def _scan(folder: Path) -> Scan:
     return scan_names(folder, partial(_parse, table=_table(folder)))
 
 
+def _inventory(folder: Path, utterances: Sequence[Utterance]) -> Inventory:
+    names: dict[str, set[str]] = {}
+    for stem in _table(folder):
+        names.setdefault(stem[:3].upper(), set()).add(stem.lower())
+    if names:
+        return Inventory(
+            sum(len(s) for s in names.values()), {k: frozenset(v) for k, v in names.items()}
+        )
+    return Inventory(4481, {})
+
+
 CORPUS = Corpus(
     name="nemo",
     title="nEMO, Polish emotional speech",
     language="pl",
     licence="CC-BY-NC-SA-4.0",
     source="https://huggingface.co/datasets/amu-cai/nEMO",
+    size="4481 files of 9 actors, about 500 MB",
+    unpack="the folder samples, and data.tsv, which says sex and sentence",
     scan=_scan,
+    inventory=_inventory,
 )

@@ -7,12 +7,13 @@ sentence.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from trainer.corpora.base import Corpus, Scan, Utterance, not_named, scan_names
+from trainer.corpora.base import Corpus, Inventory, Scan, Utterance, not_named, scan_names
 
 _NAME = re.compile(r"(?:(DC|JE|JK|KL)_)?(sa|su|[adfhn])(\d\d)", re.IGNORECASE)
-_SPEAKERS = frozenset({"DC", "JE", "JK", "KL"})
+_SPEAKERS = ("DC", "JE", "JK", "KL")
 _EMOTIONS = {
     "n": "neutral",
     "h": "happy",
@@ -43,8 +44,21 @@ def _parse(path: Path) -> Utterance | str:
     )
 
 
+def _key(utterance: Utterance) -> str:
+    return utterance.path.stem.lower().rpartition("_")[2]
+
+
 def _scan(folder: Path) -> Scan:
-    return scan_names(folder, _parse)
+    return scan_names(folder, _parse, _key)
+
+
+def _inventory(folder: Path, utterances: Sequence[Utterance]) -> Inventory:
+    keys = frozenset(
+        f"{emotion}{number:02d}"
+        for emotion in _EMOTIONS
+        for number in range(1, 31 if emotion == "n" else 16)
+    )
+    return Inventory(len(_SPEAKERS) * len(keys), dict.fromkeys(_SPEAKERS, keys))
 
 
 CORPUS = Corpus(
@@ -53,5 +67,9 @@ CORPUS = Corpus(
     language="en",
     licence="research use, registration at the source",
     source="http://kahlan.eps.surrey.ac.uk/savee/",
+    size="480 files of 4 men, about 160 MB",
+    unpack="the folder AudioData (or Kaggle's ALL)",
     scan=_scan,
+    inventory=_inventory,
+    key=_key,
 )

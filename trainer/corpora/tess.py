@@ -7,9 +7,10 @@ pleasant surprise.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from trainer.corpora.base import Corpus, Scan, Utterance, not_named, scan_names
+from trainer.corpora.base import Corpus, Inventory, Scan, Utterance, not_named, scan_names
 
 _NAME = re.compile(r"(OAF|OA|YAF)_([a-z-]+)_([a-z]+)", re.IGNORECASE)
 _EMOTIONS = {
@@ -41,8 +42,19 @@ def _parse(path: Path) -> Utterance | str:
     )
 
 
+def _key(utterance: Utterance) -> str:
+    return utterance.path.stem.lower().partition("_")[2]
+
+
 def _scan(folder: Path) -> Scan:
-    return scan_names(folder, _parse)
+    return scan_names(folder, _parse, _key)
+
+
+def _inventory(folder: Path, utterances: Sequence[Utterance]) -> Inventory:
+    # Two hundred words; a word that one speaker said in one emotion, both said in all.
+    words = {u.statement for u in utterances}
+    keys = frozenset(f"{word}_{emotion}" for word in words for emotion in _EMOTIONS)
+    return Inventory(2800, {"OAF": keys, "YAF": keys})
 
 
 CORPUS = Corpus(
@@ -51,5 +63,9 @@ CORPUS = Corpus(
     language="en",
     licence="CC-BY-NC-ND-4.0",
     source="https://doi.org/10.5683/SP2/E8H2MF",
+    size="2800 files of 2 women, about 280 MB",
+    unpack="the 14 folders OAF_angry to YAF_sad, wherever they lie in the archive",
     scan=_scan,
+    inventory=_inventory,
+    key=_key,
 )
