@@ -4,71 +4,45 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
-import librosa
 import numpy as np
 import numpy.typing as npt
-import soundfile as sf
-import soxr
 from tqdm import tqdm
 
+from trainer.cache import load_arrays, save_atomically
 from trainer.corpora.base import Utterance
 from trainer.errors import TrainerError
+from trainer.pcm import SAMPLE_RATE_HZ, Float32, Int16, decode, to_float, to_int16
+from trainer.preparation import Prepared, PrepareSettings, prepare_file, speech_bounds
 
-SAMPLE_RATE_HZ = 16_000
+__all__ = [
+    "HOP_SAMPLES",
+    "SAMPLE_RATE_HZ",
+    "WINDOW_SAMPLES",
+    "Clips",
+    "Float32",
+    "Int16",
+    "decode",
+    "load_clips",
+    "save_atomically",
+    "speech_bounds",
+    "to_float",
+    "to_int16",
+    "windows",
+]
+
 WINDOW_SAMPLES = 48_000
 HOP_SAMPLES = 16_000
-
-Int16 = npt.NDArray[np.int16]
-Float32 = npt.NDArray[np.float32]
-
-
-def to_float(samples: Int16) -> Float32:
-    """int16 to float32 in [-1, 1)."""
-    return samples.astype(np.float32) / 32768.0
-
-
-def to_int16(samples: npt.NDArray[np.floating]) -> Int16:
-    """float in [-1, 1] to int16, rounded, limited to the range."""
-    scaled = np.rint(np.asarray(samples) * 32768.0)
-    return np.clip(scaled, -32768, 32767).astype(np.int16)
-
-
-def decode(path: Path) -> Int16:
-    """Samples of a file, channels averaged, at 16 kHz: int16 [samples].
-
-    Raises
-    ------
-    TrainerError
-        the file cannot be read.
-    """
-    try:
-        samples, rate_hz = sf.read(path, dtype="float32", always_2d=True)
-    except (sf.SoundFileError, OSError) as error:
-        raise TrainerError(f"{path} cannot be read: {error}") from None
-    mono = samples.mean(axis=1)
-    if rate_hz != SAMPLE_RATE_HZ:
-        mono = soxr.resample(mono, rate_hz, SAMPLE_RATE_HZ)
-    return to_int16(mono)
-
-
-def speech_bounds(samples: Int16, below_peak_db: float = 38.0) -> tuple[int, int]:
-    """First and last sample of a clean recording's speech, by energy below its loudest frame.
-
-    It stands in for the daemon's voice activity, whose utterances have no long silence around
-    them. Meant for studio recordings only.
-    """
-    if not samples.any():
-        return 0, len(samples)
-    _, (start, end) = librosa.effects.trim(
-        to_float(samples), top_db=below_peak_db, frame_length=512, hop_length=128
-    )
-    return int(start), int(end)
+_VERSION = 2
+_DEFAULT = PrepareSettings()
 
 
 def windows(samples: int) -> list[tuple[int, int]]:
@@ -119,74 +93,130 @@ class Clips:
         return clip[max(0, start - padding_samples) : min(len(clip), end + padding_samples)]
 
 
-def _fingerprint(utterances: Sequence[Utterance]) -> str:
-    digest = hashlib.sha256(b"clips 1")
-    for utterance in utterances:
-        stat = utterance.path.stat()
-        line = json.dumps([str(utterance.path), stat.st_size, stat.st_mtime_ns])
-        digest.update(line.encode())
-    return digest.hexdigest()[:16]
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """Where one prepared recording is kept, and the state of the file that it was made from."""
+
+    path: Path
+    stamp: npt.NDArray[np.int64]
+
+    def load(self) -> Prepared | None:
+        """What is kept, or None where there is nothing or it was made from another state.
+
+        Raises
+        ------
+        TrainerError
+            it is damaged.
+        """
+        try:
+            arrays = load_arrays(self.path)
+        except FileNotFoundError:
+            return None
+        try:
+            stamp, samples, bounds = arrays["stamp"], arrays["samples"], arrays["bounds"]
+        except KeyError as error:
+            raise TrainerError(f"{self.path} is damaged: {error} is missing") from None
+        if not np.array_equal(stamp, self.stamp):
+            return None
+        return Prepared(samples, (int(bounds[0]), int(bounds[1])))
+
+    def save(self, prepared: Prepared) -> None:
+        bounds = np.asarray(prepared.bounds, np.int64)
+        save_atomically(self.path, stamp=self.stamp, samples=prepared.samples, bounds=bounds)
 
 
-def save_atomically(path: Path, **arrays: npt.NDArray[np.generic]) -> None:
-    """Write an uncompressed .npz so that a reader never sees half of it.
+def _entry(source: Path, cache: Path, identity: str) -> _Entry:
+    """Raises OSError where the source does not exist."""
+    stat = source.stat()
+    name = json.dumps([str(source.absolute()), identity])
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    stamp = np.asarray([_VERSION, stat.st_size, stat.st_mtime_ns], np.int64)
+    return _Entry(cache / "clips" / f"{digest}.npz", stamp)
 
-    Raises
-    ------
-    TrainerError
-        the folder cannot be written, or the disk is full.
-    """
-    part = path.with_name(f"{path.stem}.{os.getpid()}.part.npz")
+
+def _tell(message: str) -> None:
+    tqdm.write(message, file=sys.stderr)
+
+
+def _attempt(settings: PrepareSettings, path: Path) -> Prepared | str:
+    """A recording, or why there is none."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # numpy's stub takes only arrays of Any behind **.
-        np.savez(part, **arrays)  # type: ignore[arg-type]
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise TrainerError(f"{path} cannot be written: {error.strerror}.") from None
+        prepared = prepare_file(path, settings)
+    except TrainerError as error:
+        return str(error)
+    return prepared if len(prepared.samples) else f"{path} is empty"
+
+
+def _attempts(
+    paths: Sequence[Path], settings: PrepareSettings, processes: int
+) -> Iterator[Prepared | str]:
+    job = partial(_attempt, settings)
+    if processes == 1 or len(paths) < 2:
+        yield from map(job, paths)
+        return
+    try:
+        with ProcessPoolExecutor(processes, get_context("fork")) as pool:
+            yield from pool.map(job, paths, chunksize=8)
+    except BrokenProcessPool:
+        raise TrainerError(
+            "A process that decodes was killed, perhaps for want of memory: try fewer processes."
+        ) from None
 
 
 def load_clips(
-    utterances: Sequence[Utterance], cache: Path | None = None, progress: bool = False
+    utterances: Sequence[Utterance],
+    cache: Path | None = None,
+    progress: bool = False,
+    prepare: PrepareSettings = _DEFAULT,
+    processes: int = 1,
 ) -> Clips:
-    """Decode every utterance once.
+    """Decode and prepare every utterance once.
 
-    With `cache`, the result is kept there and read again as long as no file's size or
-    modification time changes. Files that cannot be decoded are left out and told on stderr.
+    With `cache`, each recording is kept there on its own, whatever set it was asked for in, and
+    read again as long as its size, its modification time and the settings stay as they were.
+    Files that cannot be decoded are left out and told on stderr; so is what is damaged in the
+    cache, which is then made anew.
 
     Raises
     ------
     TrainerError
-        no file can be decoded.
+        no file can be decoded, or the cache cannot be written; what was kept before stays.
     """
-    stored = cache / f"clips-{_fingerprint(utterances)}.npz" if cache is not None else None
-    if stored is not None and stored.is_file():
-        with np.load(stored) as arrays:
-            kept, samples = arrays["kept"], arrays["samples"]
-            offsets, bounds = arrays["offsets"], arrays["bounds"]
-    else:
-        pieces: list[Int16] = []
-        found: list[int] = []
-        limits: list[tuple[int, int]] = []
-        for i, utterance in enumerate(tqdm(utterances, "decoding", disable=not progress)):
+    identity = prepare.identity()
+    found: dict[int, Prepared] = {}
+    entries: dict[int, _Entry] = {}
+    missing: list[int] = []
+    for i, utterance in enumerate(utterances):
+        if cache is not None:
             try:
-                piece = decode(utterance.path)
+                entries[i] = _entry(utterance.path, cache, identity)
+                kept = entries[i].load()
+            except OSError as error:
+                _tell(f"left out: {utterance.path} cannot be read: {error.strerror}")
+                continue
             except TrainerError as error:
-                tqdm.write(f"left out: {error}", file=sys.stderr)
+                _tell(f"made anew: {error}")
+                kept = None
+            if kept is not None:
+                found[i] = kept
                 continue
-            if not len(piece):
-                tqdm.write(f"left out: {utterance.path} is empty", file=sys.stderr)
-                continue
-            pieces.append(piece)
-            found.append(i)
-            limits.append(speech_bounds(piece))
-        if not pieces:
-            raise TrainerError("Not one of the recordings can be read.")
-        kept = np.asarray(found, np.int64)
-        samples = np.concatenate(pieces)
-        offsets = np.concatenate([[0], np.cumsum([len(p) for p in pieces])]).astype(np.int64)
-        bounds = np.asarray(limits, np.int64)
-        if stored is not None:
-            save_atomically(stored, kept=kept, samples=samples, offsets=offsets, bounds=bounds)
-    return Clips(tuple(utterances[i] for i in kept), samples, offsets, bounds)
+        missing.append(i)
+    attempts = _attempts([utterances[i].path for i in missing], prepare, processes)
+    bar = tqdm(attempts, "decoding", len(missing), disable=not progress or not missing)
+    for i, attempt in zip(missing, bar, strict=True):
+        if isinstance(attempt, str):
+            _tell(f"left out: {attempt}")
+            continue
+        if i in entries:
+            entries[i].save(attempt)
+        found[i] = attempt
+    if not found:
+        raise TrainerError("Not one of the recordings can be read.")
+    order = sorted(found)
+    pieces = [found[i].samples for i in order]
+    return Clips(
+        tuple(utterances[i] for i in order),
+        np.concatenate(pieces),
+        np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])]).astype(np.int64),
+        np.asarray([found[i].bounds for i in order], np.int64),
+    )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import resource
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 from trainer.audio import (
     HOP_SAMPLES,
     WINDOW_SAMPLES,
+    Clips,
     decode,
     load_clips,
     speech_bounds,
@@ -23,6 +27,7 @@ from trainer.audio import (
 )
 from trainer.corpora import Utterance, load
 from trainer.errors import TrainerError
+from trainer.preparation import PrepareSettings
 
 
 @given(st.integers(1, 400_000))
@@ -61,30 +66,147 @@ def test_speech_bounds_find_the_loud_part() -> None:
     assert speech_bounds(np.zeros(100, np.int16)) == (0, 100)
 
 
-def test_clips_are_kept_until_a_file_changes(made_up: Path, tmp_path: Path) -> None:
-    utterances = load("emodb", made_up / "corpora").utterances[:3]
-    first = load_clips(utterances, tmp_path)
-    again = load_clips(utterances, tmp_path)
-    assert np.array_equal(first.samples, again.samples)
-    assert np.array_equal(first.bounds, again.bounds)
-    assert len(list(tmp_path.iterdir())) == 1
-    assert np.array_equal(first.clip(1), decode(utterances[1].path))
-    copy = tmp_path / "03a01Wa.wav"
-    copy.write_bytes(utterances[0].path.read_bytes())
-    moved = [Utterance(copy, "emodb", "03", "angry", "de")]
-    load_clips(moved, tmp_path / "other")
-    sf.write(copy, np.zeros(4_000), 16_000)
-    assert len(load_clips(moved, tmp_path / "other").samples) == 4_000
+def _same(one: Clips, other: Clips) -> bool:
+    return one.utterances == other.utterances and all(
+        np.array_equal(getattr(one, name), getattr(other, name))
+        for name in ("samples", "offsets", "bounds")
+    )
 
 
-def test_an_unreadable_file_is_left_out_and_told(
-    made_up: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def _kept(cache: Path) -> list[Path]:
+    return sorted((cache / "clips").iterdir())
+
+
+@pytest.fixture
+def recordings(made_up: Path) -> tuple[Utterance, ...]:
+    return tuple(load("emodb", made_up / "corpora").utterances[:3])
+
+
+def test_clips_are_the_decoded_files_and_their_speech(recordings: tuple[Utterance, ...]) -> None:
+    clips = load_clips(recordings)
+    for i, utterance in enumerate(recordings):
+        samples = decode(utterance.path)
+        assert np.array_equal(clips.clip(i), samples)
+        assert tuple(clips.bounds[i]) == speech_bounds(samples)
+
+
+def test_every_recording_is_kept_once(recordings: tuple[Utterance, ...], tmp_path: Path) -> None:
+    first = load_clips(recordings, tmp_path)
+    files = _kept(tmp_path)
+    assert len(files) == 3
+    written = [path.stat().st_mtime_ns for path in files]
+    assert _same(load_clips(recordings, tmp_path), first)
+    assert _same(load_clips(recordings[1:], tmp_path), load_clips(recordings[1:]))
+    assert [path.stat().st_mtime_ns for path in _kept(tmp_path)] == written
+
+
+def test_a_changed_file_is_decoded_again_in_the_same_place(
+    recordings: tuple[Utterance, ...], tmp_path: Path
 ) -> None:
-    broken = tmp_path / "broken.wav"
-    broken.write_bytes(b"RIFFxxxx")
-    good = load("emodb", made_up / "corpora").utterances[0]
-    bad = Utterance(broken, "emodb", "03", "angry", "de")
-    assert load_clips([bad, good]).utterances == (good,)
-    assert str(broken) in capsys.readouterr().err
+    copy = tmp_path / "copy.wav"
+    for samples in (np.zeros(4_000), np.full(4_000, 0.5), np.zeros(5_000)):
+        sf.write(copy, samples, 16_000)
+        # The clock of a file system may stand still between two writes.
+        os.utime(copy, ns=(1, int(samples[0] * 10) + 1))
+        clips = load_clips([Utterance(copy, "emodb", "03", "angry", "de")], tmp_path / "kept")
+        assert np.array_equal(clips.samples, to_int16(samples))
+    assert len(_kept(tmp_path / "kept")) == 1
+
+
+def test_settings_do_not_share_what_is_kept(
+    recordings: tuple[Utterance, ...], tmp_path: Path
+) -> None:
+    every = PrepareSettings(trim="none")
+    for _ in range(2):
+        whole = load_clips(recordings, tmp_path, prepare=every)
+        assert whole.bounds.tolist() == [[0, len(whole.clip(i))] for i in range(3)]
+        assert _same(load_clips(recordings, tmp_path), load_clips(recordings))
+    assert len(_kept(tmp_path)) == 6
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:1_000])
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(bytes(content))
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _other(path: Path) -> None:
+    np.savez(path, samples=np.zeros(3))
+
+
+@pytest.mark.parametrize("damage", [_truncate, _flip, _empty, _other])
+def test_what_is_damaged_is_made_anew_and_told(
+    recordings: tuple[Utterance, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    damage: Callable[[Path], None],
+) -> None:
+    first = load_clips(recordings, tmp_path)
+    path = _kept(tmp_path)[1]
+    damage(path)
+    assert _same(load_clips(recordings, tmp_path), first)
+    told = capsys.readouterr().err
+    assert told.count("made anew") == 1
+    assert str(path) in told
+    assert _same(load_clips(recordings, tmp_path), first)
+    assert not capsys.readouterr().err
+
+
+def test_a_full_disk_is_told_and_what_was_kept_stays(
+    recordings: tuple[Utterance, ...], tmp_path: Path
+) -> None:
+    load_clips(recordings[:1], tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, limits[1]))
+    try:
+        with pytest.raises(TrainerError, match=r"clips/.*cannot be written"):
+            load_clips(recordings, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(_kept(tmp_path)) == 1
+    assert len(load_clips(recordings, tmp_path)) == 3
+
+
+def test_a_cache_that_is_no_folder_is_told(
+    recordings: tuple[Utterance, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "clips").write_text("a file")
+    with pytest.raises(TrainerError, match=r"clips/.* (written|damaged)"):
+        load_clips(recordings, tmp_path)
+
+
+def test_processes_decode_the_same(recordings: tuple[Utterance, ...], tmp_path: Path) -> None:
+    gone = Utterance(tmp_path / "gone.wav", "emodb", "03", "angry", "de")
+    alone = load_clips([gone, *recordings])
+    assert _same(load_clips([gone, *recordings], processes=2), alone)
+    assert _same(load_clips([gone, *recordings], tmp_path, processes=2), alone)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_an_unusable_file_is_left_out_and_told(
+    recordings: tuple[Utterance, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    cached: bool,
+) -> None:
+    (tmp_path / "broken.wav").write_bytes(b"RIFFxxxx")
+    sf.write(tmp_path / "empty.wav", np.zeros(0), 16_000)
+    sf.write(tmp_path / "nan.wav", np.full(900, np.nan), 16_000, subtype="FLOAT")
+    names = ("broken", "empty", "nan", "missing")
+    bad = [Utterance(tmp_path / f"{n}.wav", "emodb", "03", "angry", "de") for n in names]
+    cache = tmp_path / "cache" if cached else None
+    assert load_clips([*bad, recordings[0]], cache).utterances == (recordings[0],)
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == len(names)
+    for name in names:
+        assert any(f"{name}.wav" in line and line.startswith("left out") for line in told)
     with pytest.raises(TrainerError, match="Not one"):
-        load_clips([bad])
+        load_clips(bad, cache)

@@ -12,15 +12,15 @@ from pydantic import ValidationError
 
 from trainer.audio import Float32, decode, to_float
 from trainer.corpora import load
-from trainer.features import FrontendSettings, LogMel, frame_count
+from trainer.features import LogMel, LogMelSettings, frame_count
 
 SETTINGS = [
-    FrontendSettings(),
-    FrontendSettings(n_fft=400, hop_length=160, n_mels=40, fmin_hz=0, fmax_hz=8000),
+    LogMelSettings(),
+    LogMelSettings(n_fft=400, hop_length=160, n_mels=40, fmin_hz=0, fmax_hz=8000),
 ]
 
 
-def _librosa_power(audio: Float32, settings: FrontendSettings) -> Float32:
+def _librosa_power(audio: Float32, settings: LogMelSettings) -> Float32:
     power = librosa.feature.melspectrogram(
         y=audio,
         sr=settings.sample_rate_hz,
@@ -43,7 +43,7 @@ def _signal(samples: int = 24_000) -> Float32:
     return (0.3 * tone + 0.02 * rng.standard_normal(samples)).astype(np.float32)
 
 
-def _assert_like_librosa(audio: Float32, settings: FrontendSettings) -> None:
+def _assert_like_librosa(audio: Float32, settings: LogMelSettings) -> None:
     ours = LogMel(settings).power(torch.from_numpy(audio)[None])[0].numpy()
     theirs = _librosa_power(audio, settings)
     assert ours.shape == theirs.shape
@@ -53,19 +53,19 @@ def _assert_like_librosa(audio: Float32, settings: FrontendSettings) -> None:
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_power_is_librosas(settings: FrontendSettings) -> None:
+def test_power_is_librosas(settings: LogMelSettings) -> None:
     _assert_like_librosa(_signal(), settings)
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_power_is_librosas_on_speech(shared: Path, settings: FrontendSettings) -> None:
+def test_power_is_librosas_on_speech(shared: Path, settings: LogMelSettings) -> None:
     utterance = load("savee", shared / "corpora").utterances[0]
     _assert_like_librosa(to_float(decode(utterance.path)), settings)
 
 
 @pytest.mark.parametrize("normalise", ["level", "band"])
 def test_features_are_librosas_normalised(normalise: str) -> None:
-    settings = FrontendSettings(normalise=normalise)
+    settings = LogMelSettings(normalise=normalise)
     audio, valid = _signal(), 17_000
     scaled = audio[:valid] / np.sqrt(np.mean(audio[:valid].astype(np.float64) ** 2))
     features = np.log(_librosa_power(scaled.astype(np.float32), settings) + settings.log_floor)
@@ -79,7 +79,7 @@ def test_features_are_librosas_normalised(normalise: str) -> None:
 
 
 def test_level_does_not_matter() -> None:
-    frontend = LogMel(FrontendSettings())
+    frontend = LogMel(LogMelSettings())
     audio = torch.from_numpy(_signal())[None]
     length = torch.tensor([audio.shape[1]])
     loud, _ = frontend(audio, length)
@@ -88,7 +88,7 @@ def test_level_does_not_matter() -> None:
 
 
 def test_silence_and_the_shortest_row_are_finite() -> None:
-    frontend = LogMel(FrontendSettings())
+    frontend = LogMel(LogMelSettings())
     audio = torch.zeros(3, 48_000)
     audio[2, 0] = 1.0
     features, frames = frontend(audio, torch.tensor([48_000, 0, 1]))
@@ -101,11 +101,11 @@ def test_frames_lie_within_the_length() -> None:
 
 
 def test_no_filter_is_empty() -> None:
-    assert (LogMel(FrontendSettings()).mel.sum(dim=1) > 0).all()
+    assert (LogMel(LogMelSettings()).mel.sum(dim=1) > 0).all()
 
 
 def test_impossible_bands_are_refused() -> None:
     with pytest.raises(ValidationError, match="fmin_hz < fmax_hz"):
-        FrontendSettings(fmin_hz=4_000, fmax_hz=300)
+        LogMelSettings(fmin_hz=4_000, fmax_hz=300)
     with pytest.raises(ValidationError, match="fmin_hz < fmax_hz"):
-        FrontendSettings(fmax_hz=9_000)
+        LogMelSettings(fmax_hz=9_000)

@@ -10,36 +10,14 @@ from __future__ import annotations
 import librosa
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-
-class FrontendSettings(BaseModel):
-    """Constants of the front end, as the manifest carries them.
-
-    `fmax_hz` below 4 kHz leaves only the band that telephone and wide-band audio share.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    sample_rate_hz: int = 16_000
-    n_fft: int = Field(512, ge=64, le=4096)
-    hop_length: int = Field(200, ge=32)
-    n_mels: int = Field(64, ge=8, le=160)
-    fmin_hz: float = Field(60.0, ge=0)
-    fmax_hz: float = Field(3800.0, gt=0)
-    log_floor: float = Field(1e-5, gt=0)
-    normalise: str = Field("level", pattern="^(level|band)$")
-
-    @model_validator(mode="after")
-    def _band(self) -> FrontendSettings:
-        if not self.fmin_hz < self.fmax_hz <= self.sample_rate_hz / 2:
-            raise ValueError("fmin_hz < fmax_hz <= half of sample_rate_hz does not hold")
-        return self
+from trainer.features.base import Frontend, frame_count, time_mask
+from trainer.features.settings import FrameSettings, LogMelSettings
 
 
-def mel_matrix(settings: FrontendSettings) -> Tensor:
+def mel_matrix(settings: LogMelSettings | FrameSettings) -> Tensor:
     """librosa's mel filters: float32 [n_mels, n_fft // 2 + 1]."""
     filters = librosa.filters.mel(
         sr=settings.sample_rate_hz,
@@ -53,18 +31,7 @@ def mel_matrix(settings: FrontendSettings) -> Tensor:
     return torch.from_numpy(np.asarray(filters, np.float32))
 
 
-def frame_count(length: Tensor, n_fft: int, hop_length: int) -> Tensor:
-    """Frames that lie wholly within `length` samples, at least one: int64 [batch]."""
-    whole = torch.div(length - n_fft, hop_length, rounding_mode="floor") + 1
-    return torch.clamp(whole, min=1)
-
-
-def time_mask(count: Tensor, steps: int) -> Tensor:
-    """1.0 for the first `count` steps of each row, else 0.0: float32 [batch, steps]."""
-    return (torch.arange(steps, device=count.device)[None, :] < count[:, None]).float()
-
-
-class LogMel(nn.Module):
+class LogMel(Frontend):
     """Raw audio to normalised log-mel frames.
 
     Each row is scaled to unit RMS over its valid samples, so level and quantisation do not
@@ -76,9 +43,13 @@ class LogMel(nn.Module):
     basis: Tensor
     mel: Tensor
 
-    def __init__(self, settings: FrontendSettings) -> None:
+    def __init__(self, settings: LogMelSettings) -> None:
         super().__init__()
         self.settings = settings
+        self.dims = settings.n_mels
+        self.is_summary = False
+        self.n_fft = settings.n_fft
+        self.hop_length = settings.hop_length
         mel = mel_matrix(settings)
         used = torch.nonzero(mel.sum(dim=0) > 0).squeeze(1)
         first, last = int(used[0]), int(used[-1]) + 1
@@ -125,17 +96,27 @@ class LogMel(nn.Module):
             return self._features(audio, length)
 
     def _features(self, audio: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+        return self.normalise(*self.levels(audio, length))
+
+    def levels(self, audio: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+        """Logarithms of mel power before normalisation, beyond the valid frames too.
+
+        Takes and returns what `forward` does.
+        """
         audio = audio * time_mask(length, audio.shape[1])
         energy = (audio * audio).sum(dim=1) / torch.clamp(length, min=1).float()
         audio = audio * torch.rsqrt(energy + 1e-10)[:, None]
-        features = torch.log(self.power(audio) + self.settings.log_floor)
-        frames = frame_count(length, self.settings.n_fft, self.settings.hop_length)
-        mask = time_mask(frames, features.shape[2])[:, None, :]
+        levels = torch.log(self.power(audio) + self.settings.log_floor)
+        return levels, frame_count(length, self.settings.n_fft, self.settings.hop_length)
+
+    def normalise(self, levels: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` makes of `levels`: float32 [batch, n_mels, frames], int64 [batch]."""
+        mask = time_mask(frames, levels.shape[2])[:, None, :]
         valid = frames.float()[:, None, None]
-        mean = (features * mask).sum(dim=2, keepdim=True) / valid
+        mean = (levels * mask).sum(dim=2, keepdim=True) / valid
         if self.settings.normalise == "level":
             mean = mean.mean(dim=1, keepdim=True)
-        centred = (features - mean) * mask
+        centred = (levels - mean) * mask
         square = (centred * centred).sum(dim=(1, 2), keepdim=True)
         deviation = torch.sqrt(square / (valid * self.settings.n_mels) + 1e-5)
         return centred / deviation, frames
