@@ -1,66 +1,41 @@
-"""CRNN: convolutions over log-mel, a bidirectional GRU, masked attention pooling."""
+"""CRNN: convolutions over the feature map, a bidirectional GRU, masked attention pooling."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from trainer.features import FrontendSettings, LogMel, time_mask
+from trainer.features import FrontendSettings, time_mask
+from trainer.models.base import (
+    EmotionModel,
+    NetworkSettings,
+    attentive_statistics,
+    require_sequence,
+)
+from trainer.models.convolution import strided
+from trainer.models.recurrent import turn
 
 
-class CrnnSettings(BaseModel):
+class CrnnSettings(NetworkSettings):
     """Size of the network.
 
-    Each convolution block halves the mel axis; `time_strides` says which also halve time.
+    Each convolution block halves the feature axis; `time_strides` says which also halve time.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["crnn"] = "crnn"
     channels: tuple[int, ...] = (32, 64, 96, 128)
     time_strides: tuple[Literal[1, 2], ...] = (2, 2, 1, 2)
     projection: int = Field(192, ge=8)
     hidden: int = Field(128, ge=8)
-    dropout: float = Field(0.3, ge=0, lt=1)
-    spec_time_masks: int = Field(2, ge=0)
-    spec_time_width: int = Field(24, ge=1)
-    spec_mel_masks: int = Field(2, ge=0)
-    spec_mel_width: int = Field(8, ge=1)
 
-
-class SpecAugment(nn.Module):
-    """Zero random bands and spans of normalised features, in training only.
-
-    Source: Park et al., SpecAugment, 2019. Zero is each row's mean after normalisation.
-    """
-
-    def __init__(self, settings: CrnnSettings) -> None:
-        super().__init__()
-        self.settings = settings
-
-    def forward(self, features: Tensor, frames: Tensor) -> Tensor:
-        """features float32 [batch, mels, frames], frames int64 [batch]; same shape back."""
-        if not self.training:
-            return features
-        s = self.settings
-        batch, mels, steps = features.shape
-        mel_count = torch.full_like(frames, mels)
-        for axis_size, count, masks, width, view in (
-            (mels, mel_count, s.spec_mel_masks, s.spec_mel_width, (batch, mels, 1)),
-            (steps, frames, s.spec_time_masks, s.spec_time_width, (batch, 1, steps)),
-        ):
-            position = torch.arange(axis_size, device=features.device)[None, :]
-            for _ in range(masks):
-                span = torch.rand(batch, device=features.device) * width
-                # A span never covers more than a fifth of a short row.
-                span = torch.minimum(span, count * 0.2)
-                start = torch.rand(batch, device=features.device) * (count - span)
-                inside = (position >= start[:, None]) & (position < (start + span)[:, None])
-                features = features.masked_fill(inside.view(view), 0.0)
-        return features
+    @model_validator(mode="after")
+    def _as_many(self) -> CrnnSettings:
+        if len(self.channels) != len(self.time_strides):
+            raise ValueError("channels and time_strides differ in number")
+        return self
 
 
 class _Block(nn.Module):
@@ -76,13 +51,12 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         x = torch.relu(self.norm(self.conv(x)))
-        if self.time_stride == 2:
-            frames = torch.div(frames + 1, 2, rounding_mode="floor")
+        frames = strided(frames, self.time_stride)
         mask = time_mask(frames, x.shape[3])
         return x * mask[:, None, None, :].to(x.dtype), frames
 
 
-class Crnn(nn.Module):
+class Crnn(EmotionModel):
     """Raw audio to logits.
 
     A row's logits depend on its own valid samples alone: features, activations and the
@@ -91,19 +65,18 @@ class Crnn(nn.Module):
     """
 
     def __init__(self, settings: CrnnSettings, frontend: FrontendSettings, labels: int) -> None:
-        super().__init__()
-        self.frontend = LogMel(frontend)
-        self.spec_augment = SpecAugment(settings)
+        super().__init__(settings, frontend)
+        require_sequence(settings.kind, self.frontend)
         blocks: list[_Block] = []
-        inputs, mels = 1, frontend.n_mels
+        inputs, rows = 1, self.frontend.dims
         for i, (outputs, stride) in enumerate(
             zip(settings.channels, settings.time_strides, strict=True)
         ):
             blocks.append(_Block(inputs, outputs, stride, kernel=5 if i == 0 else 3))
-            inputs, mels = outputs, (mels + 1) // 2
+            inputs, rows = outputs, (rows + 1) // 2
         self.blocks = nn.ModuleList(blocks)
         self.project = nn.Sequential(
-            nn.Linear(inputs * mels, settings.projection),
+            nn.Linear(inputs * rows, settings.projection),
             nn.LayerNorm(settings.projection),
             nn.ReLU(),
             nn.Dropout(settings.dropout),
@@ -118,59 +91,22 @@ class Crnn(nn.Module):
         self.classify = nn.Linear(self.embedding_size, labels)
 
     def steps(self, audio: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-        """What the recurrent layers make of the audio, step by step.
-
-        Parameters
-        ----------
-        audio
-            float32 [batch, samples]
-        length
-            int64 [batch].
-
-        Returns
-        -------
-        float32 [batch, steps, 2 * hidden], and the mask of valid steps, float32 [batch, steps].
-        """
-        features, frames = self.frontend(audio, length)
-        x = self.spec_augment(features, frames)[:, None]
+        """See `EmotionModel.steps`."""
+        features, frames = self.features(audio, length)
+        x = features[:, None]
         for block in self.blocks:
             x, frames = block(x, frames)
-        batch, channels, mels, steps = x.shape
-        x = self.project(x.permute(0, 3, 1, 2).reshape(batch, steps, channels * mels))
-        # Reversal within the valid steps; those beyond keep their place.
-        position = torch.arange(steps, device=x.device)[None, :]
-        reverse = torch.where(position < frames[:, None], frames[:, None] - 1 - position, position)
-        index = reverse[:, :, None]
+        batch, channels, rows, steps = x.shape
+        x = self.project(x.permute(0, 3, 1, 2).reshape(batch, steps, channels * rows))
         ahead, _ = self.forward_gru(x)
-        back, _ = self.backward_gru(torch.gather(x, 1, index.expand(-1, -1, x.shape[2])))
-        back = torch.gather(back, 1, index.expand(-1, -1, back.shape[2]))
-        return torch.cat([ahead, back], dim=2).float(), time_mask(frames, steps)
+        back, _ = self.backward_gru(turn(x, frames))
+        return torch.cat([ahead, turn(back, frames)], dim=2).float(), time_mask(frames, steps)
 
     def pool(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Attention-weighted mean and deviation over the valid steps.
-
-        Parameters
-        ----------
-        x
-            float32 [batch, steps, 2 * hidden].
-        mask
-            float32 [batch, steps].
-
-        Returns
-        -------
-        float32 [batch, embedding_size].
-        """
-        score = self.attention(x).squeeze(2).float().masked_fill(mask < 0.5, -1e4)
-        weight = torch.softmax(score, dim=1)[:, :, None]
-        mean = (x * weight).sum(dim=1)
-        spread = ((x - mean[:, None, :]) ** 2 * weight).sum(dim=1)
-        return torch.cat([mean, torch.sqrt(spread + 1e-6)], dim=1)
+        """Attention-weighted mean and deviation over the valid steps."""
+        return attentive_statistics(x, mask, self.attention(x))
 
     def head(self, embedding: Tensor) -> Tensor:
-        """Embedding float32 [batch, embedding_size] to logits float32 [batch, labels]."""
+        """See `EmotionModel.head`."""
         logits: Tensor = self.classify(self.dropout(embedding))
         return logits
-
-    def forward(self, audio: Tensor, length: Tensor) -> Tensor:
-        """Audio float32 [batch, samples], length int64 [batch], to logits [batch, labels]."""
-        return self.head(self.pool(*self.steps(audio, length)))
