@@ -1,14 +1,15 @@
-"""Figures of a model on recordings: what the daemon would say, clean and over the telephone.
+"""What a model says of recordings: as the daemon would hear them, over the telephone, and whole.
 
-An utterance is cut to its speech with 0.2 s of padding, then into the daemon's segments; its
-scores are the mean of the segments' scores, weighted by duration.
+For "clean" an utterance is cut to its speech with 0.2 s of padding; "telephone-mulaw-8k" is the
+same audio through the telephone; "whole-file" is the recording as it is, which published figures
+are made on. Each is then cut into the daemon's segments, and an utterance's scores are the mean of
+its segments' scores, weighted by duration.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +17,39 @@ import torch
 
 from trainer.audio import WINDOW_SAMPLES, Clips, Float32, to_float, windows
 from trainer.augment import telephone
-from trainer.corpora.base import LABELS
-from trainer.metrics import Float64, Int64, accuracy, confusion_matrix, uar, uar_interval
+from trainer.labels import EIGHT
+from trainer.metrics import Float64, Int64, confusion_matrix, uar
+from trainer.models.base import EmotionModel
+from trainer.predictions import (
+    CONDITIONS,
+    Condition,
+    Predictions,
+    average_segments,
+    softmax,
+)
+from trainer.splits import Part
 
-Condition = Literal["clean", "telephone-mulaw-8k"]
-CONDITIONS: tuple[Condition, ...] = ("clean", "telephone-mulaw-8k")
+__all__ = [
+    "Condition",
+    "Hearing",
+    "Predictor",
+    "Segments",
+    "corpus_mean_uar",
+    "cut_segments",
+    "logits_only",
+    "predict_clips",
+    "segment_logits",
+    "softmax",
+    "torch_hearing",
+    "torch_predictor",
+    "utterance_scores",
+]
 
-# (audio float32 [batch, 48000], length int64 [batch]) to logits float32 [batch, labels]
 Predictor = Callable[[Float32, Int64], Float32]
+"""Audio float32 [batch, 48000] and length int64 [batch] to logits float32 [batch, labels]."""
+
+Hearing = Callable[[Float32, Int64], tuple[Float32, Float32]]
+"""As `Predictor`, but to logits and embeddings float32 [batch, size]; size may be 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,35 +77,60 @@ class Segments:
     corpus: npt.NDArray[np.str_]
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """Metrics of one corpus under one condition, on whole utterances."""
-
-    corpus: str
-    condition: Condition
-    uar: float
-    accuracy: float
-    count: int
-    interval: tuple[float, float]
-    confusion: Int64
-
-
 def torch_predictor(model: torch.nn.Module) -> Predictor:
-    """A model in evaluation mode as a predictor."""
+    """A model in evaluation mode as a predictor, on the device where it is."""
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
 
     def predict(audio: Float32, length: Int64) -> Float32:
         with torch.inference_mode():
-            logits = model(torch.from_numpy(audio), torch.from_numpy(length))
-        return np.asarray(logits.float().numpy(), np.float32)
+            logits = model(torch.from_numpy(audio).to(device), torch.from_numpy(length).to(device))
+        return np.asarray(logits.float().cpu().numpy(), np.float32)
 
     return predict
 
 
-def cut_segments(clips: Clips, indices: Sequence[int], condition: Condition) -> Segments:
-    """Segments of the utterances at `indices`, as the daemon cuts them."""
+def torch_hearing(model: EmotionModel) -> Hearing:
+    """A model in evaluation mode, with the embeddings that its head scores."""
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+
+    def hear(audio: Float32, length: Int64) -> tuple[Float32, Float32]:
+        with torch.inference_mode():
+            steps, mask = model.steps(
+                torch.from_numpy(audio).to(device), torch.from_numpy(length).to(device)
+            )
+            embedding = model.pool(steps, mask)
+            logits = model.head(embedding)
+        return (
+            np.asarray(logits.float().cpu().numpy(), np.float32),
+            np.asarray(embedding.float().cpu().numpy(), np.float32),
+        )
+
+    return hear
+
+
+def logits_only(predict: Predictor) -> Hearing:
+    """A predictor without embeddings, such as an ONNX file, where a hearing is wanted."""
+
+    def hear(audio: Float32, length: Int64) -> tuple[Float32, Float32]:
+        return predict(audio, length), np.zeros((len(length), 0), np.float32)
+
+    return hear
+
+
+def cut_segments(
+    clips: Clips,
+    indices: Sequence[int],
+    condition: Condition,
+    labels: Sequence[str] = EIGHT,
+) -> Segments:
+    """Segments of the utterances at `indices`, as the daemon cuts them.
+
+    `labels` are the model's, the utterances' labels among them.
+    """
     audio, length, owner = [], [], []
     for row, index in enumerate(indices):
-        samples = to_float(clips.speech(index))
+        whole = condition == "whole-file"
+        samples = to_float(clips.clip(index) if whole else clips.speech(index))
         if condition == "telephone-mulaw-8k":
             samples = telephone(samples, law="mulaw")
         for start, end in windows(len(samples)):
@@ -91,16 +142,71 @@ def cut_segments(clips: Clips, indices: Sequence[int], condition: Condition) -> 
         audio=np.stack(audio).astype(np.float32),
         length=np.asarray(length, np.int64),
         owner=np.asarray(owner, np.int64),
-        truth=np.asarray([LABELS.index(u.label) for u in chosen], np.int64),
+        truth=np.asarray([labels.index(u.label) for u in chosen], np.int64),
         corpus=np.asarray([u.corpus for u in chosen]),
     )
 
 
-def softmax(logits: npt.NDArray[np.floating], temperature: float = 1.0) -> Float64:
-    """Softmax over the last axis of logits / temperature."""
-    scaled = np.asarray(logits, np.float64) / temperature
-    exponent = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
-    return np.asarray(exponent / exponent.sum(axis=-1, keepdims=True), np.float64)
+def predict_clips(
+    hear: Hearing,
+    clips: Clips,
+    part: Part,
+    labels: Sequence[str],
+    conditions: Sequence[Condition] = CONDITIONS,
+    batch: int = 64,
+) -> list[Predictions]:
+    """What a model says of every recording, under each condition.
+
+    Parameters
+    ----------
+    labels
+        the model's, in the order of its logits.
+    batch
+        segments heard at once, and utterances held in memory at once.
+    """
+    return [_predict(hear, clips, part, tuple(labels), c, batch) for c in conditions]
+
+
+def _predict(
+    hear: Hearing,
+    clips: Clips,
+    part: Part,
+    labels: tuple[str, ...],
+    condition: Condition,
+    batch: int,
+) -> Predictions:
+    pieces: list[tuple[Int64, Int64, Float32, Float32]] = []
+    for first in range(0, len(clips), batch):
+        some = cut_segments(clips, range(first, min(first + batch, len(clips))), condition, labels)
+        heard = [
+            hear(some.audio[i : i + batch], some.length[i : i + batch])
+            for i in range(0, len(some.length), batch)
+        ]
+        logits, embedding = (np.concatenate(column) for column in zip(*heard, strict=True))
+        mean = average_segments(
+            embedding.astype(np.float64), some.length, some.owner, len(some.truth)
+        )
+        pieces.append((some.owner + first, some.length, logits, mean.astype(np.float32)))
+    owner, length, logits, embedding = (
+        np.concatenate(column) for column in zip(*pieces, strict=True)
+    )
+    utterances = clips.utterances
+    return Predictions(
+        part=part,
+        condition=condition,
+        labels=labels,
+        path=np.asarray([str(u.path) for u in utterances]),
+        corpus=np.asarray([u.corpus for u in utterances]),
+        speaker=np.asarray([u.speaker for u in utterances]),
+        sex=np.asarray([u.sex or "" for u in utterances]),
+        language=np.asarray([u.language for u in utterances]),
+        intensity=np.asarray([u.intensity or "" for u in utterances]),
+        truth=np.asarray([labels.index(u.label) for u in utterances], np.int64),
+        owner=owner,
+        length=length,
+        logits=logits,
+        embedding=embedding,
+    )
 
 
 def segment_logits(predict: Predictor, segments: Segments, batch: int = 64) -> Float32:
@@ -115,32 +221,9 @@ def segment_logits(predict: Predictor, segments: Segments, batch: int = 64) -> F
 
 def utterance_scores(logits: Float32, segments: Segments, temperature: float = 1.0) -> Float64:
     """Duration-weighted mean of segment scores: float64 [utterances, labels]."""
-    weight = segments.length.astype(np.float64)
-    total = np.zeros((len(segments.truth), logits.shape[1]))
-    np.add.at(total, segments.owner, softmax(logits, temperature) * weight[:, None])
-    return total / np.bincount(segments.owner, weights=weight)[:, None]
-
-
-def results(scores: Float64, segments: Segments, condition: Condition) -> list[Result]:
-    """Metrics of each corpus, in alphabetical order."""
-    predicted = scores.argmax(axis=1)
-    found = []
-    for corpus in sorted(set(segments.corpus.tolist())):
-        rows = segments.corpus == corpus
-        truth, guess = segments.truth[rows], predicted[rows]
-        confusion = confusion_matrix(truth, guess, scores.shape[1])
-        found.append(
-            Result(
-                corpus=corpus,
-                condition=condition,
-                uar=uar(confusion),
-                accuracy=accuracy(confusion),
-                count=int(rows.sum()),
-                interval=uar_interval(truth, guess, scores.shape[1]),
-                confusion=confusion,
-            )
-        )
-    return found
+    return average_segments(
+        softmax(logits, temperature), segments.length, segments.owner, len(segments.truth)
+    )
 
 
 def corpus_mean_uar(scores: Float64, segments: Segments) -> float:

@@ -1,14 +1,24 @@
-"""Classification metrics from a confusion matrix, with bootstrap intervals."""
+"""Classification and calibration metrics, over any number of confusion matrices at once.
+
+Every average is over the labels that occur in the truth: a model of eight labels is not charged
+for the one that a corpus lacks, though it loses where it says it. Macro-averaged recall is the
+unweighted average recall (UAR), and recall weighted by support is accuracy.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64] | npt.NDArray[np.float64]
+
+AVERAGES = ("accuracy", "uar", "precision", "f1", "precision_weighted", "f1_weighted")
+BINS = 15
 
 
 def confusion_matrix(truth: Int64, predicted: Int64, labels: int) -> Int64:
@@ -17,52 +27,136 @@ def confusion_matrix(truth: Int64, predicted: Int64, labels: int) -> Int64:
     return cells.reshape(labels, labels).astype(np.int64)
 
 
+def _ratio(part: Counts, whole: Counts, there: npt.NDArray[np.bool_]) -> Float64:
+    """part / whole, 0 where whole is 0, nan where not `there`."""
+    value = np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
+    return np.where(there, value, np.nan)
+
+
+def _margins(confusion: Counts) -> tuple[Counts, Counts, Counts]:
+    hits: Counts = np.asarray(np.diagonal(confusion, axis1=-2, axis2=-1), np.float64)
+    truth: Counts = confusion.sum(axis=-1)
+    said: Counts = confusion.sum(axis=-2)
+    return hits, truth, said
+
+
+def recalls(confusion: Counts) -> Float64:
+    """Recall by label, nan where the truth lacks it: [..., labels, labels] to [..., labels]."""
+    hits, truth, _ = _margins(confusion)
+    return _ratio(hits, truth, truth > 0)
+
+
+def precisions(confusion: Counts) -> Float64:
+    """Precision of each label, 0 where it is never said, nan where the truth lacks it."""
+    hits, truth, said = _margins(confusion)
+    return _ratio(hits, said, truth > 0)
+
+
+def f1_scores(confusion: Counts) -> Float64:
+    """F1 of each label, nan where the truth lacks it."""
+    hits, truth, said = _margins(confusion)
+    return _ratio(2 * hits, truth + said, truth > 0)
+
+
+def _or_nan(part: Counts, whole: Counts) -> Float64:
+    """part / whole, nan where whole is 0."""
+    empty = np.full(np.shape(whole), np.nan)
+    return np.asarray(np.divide(part, whole, out=empty, where=whole > 0), np.float64)
+
+
+def _macro(values: Float64) -> Float64:
+    there = ~np.isnan(values)
+    count = there.sum(axis=-1)
+    total = np.where(there, values, 0.0).sum(axis=-1)
+    return _or_nan(total, count)
+
+
+def averages(confusion: Counts) -> dict[str, Float64]:
+    """`AVERAGES` of each confusion matrix: [..., labels, labels] to arrays [...]; nan for none."""
+    hits, truth, _ = _margins(confusion)
+    total = truth.sum(axis=-1)
+
+    def weighted(values: Float64) -> Float64:
+        summed = (np.where(truth > 0, values, 0.0) * truth).sum(axis=-1)
+        return _or_nan(summed, total)
+
+    precision, f1 = precisions(confusion), f1_scores(confusion)
+    return {
+        "accuracy": _or_nan(hits.sum(axis=-1), total),
+        "uar": _macro(recalls(confusion)),
+        "precision": _macro(precision),
+        "f1": _macro(f1),
+        "precision_weighted": weighted(precision),
+        "f1_weighted": weighted(f1),
+    }
+
+
 def uar(confusion: Int64) -> float:
     """Unweighted average recall over the labels that occur in the truth; nan if none does."""
-    count = confusion.sum(axis=1)
-    there = count > 0
-    if not there.any():
-        return float("nan")
-    return float(np.mean(np.diag(confusion)[there] / count[there]))
+    return float(_macro(recalls(confusion)))
 
 
 def accuracy(confusion: Int64) -> float:
     """Share of correct predictions; nan for none."""
-    total = confusion.sum()
-    return float(np.trace(confusion) / total) if total else float("nan")
+    return float(averages(confusion)["accuracy"])
 
 
-def uar_interval(
-    truth: Int64,
-    predicted: Int64,
-    labels: int,
-    coverage: float = 0.95,
-    draws: int = 1000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of UAR, utterances drawn with replacement."""
-    rng = np.random.default_rng(seed)
-    values = [
-        uar(confusion_matrix(truth[rows], predicted[rows], labels))
-        for rows in rng.integers(0, len(truth), size=(draws, len(truth)))
-    ]
-    tail = (1 - coverage) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return float(low), float(high)
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """A reliability diagram: bins of confidence, of equal width from 0 to 1.
 
-
-def expected_calibration_error(
-    confidence: Float64, correct: npt.NDArray[np.bool_], bins: int = 15
-) -> float:
-    """Mean gap between confidence and accuracy over bins of equal width, weighted by count.
-
-    Source: Guo et al., On Calibration of Modern Neural Networks, 2017.
+    Attributes
+    ----------
+    count
+        int64 [bins]
+    confidence, accuracy
+        float64 [bins], means in the bin; nan where it is empty.
     """
-    which = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+
+    count: Int64
+    confidence: Float64
+    accuracy: Float64
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: mean gap, weighted by count.
+
+        Source: Guo et al., On Calibration of Modern Neural Networks, 2017.
+        """
+        there = self.count > 0
+        gap = np.abs(self.confidence - self.accuracy)[there]
+        return float((gap * self.count[there]).sum() / max(1, self.count.sum()))
+
+
+def confidence_bins(confidence: Float64, bins: int = BINS) -> Int64:
+    """The bin of each confidence: int64, from 0."""
+    return np.minimum((confidence * bins).astype(np.int64), bins - 1)
+
+
+def reliability(
+    confidence: Float64, correct: npt.NDArray[np.bool_], bins: int = BINS
+) -> Reliability:
+    """Confidence against accuracy; confidence is the top score."""
+    which = confidence_bins(confidence, bins)
     count = np.bincount(which, minlength=bins)
     confident = np.bincount(which, weights=confidence, minlength=bins)
     right = np.bincount(which, weights=correct.astype(np.float64), minlength=bins)
-    return float(np.abs(confident - right).sum() / max(1, count.sum()))
+    return Reliability(count.astype(np.int64), _or_nan(confident, count), _or_nan(right, count))
+
+
+def expected_calibration_error(
+    confidence: Float64, correct: npt.NDArray[np.bool_], bins: int = BINS
+) -> float:
+    """`Reliability.error` of these predictions; 0 for none."""
+    return reliability(confidence, correct, bins).error
+
+
+def log_losses(scores: Float64, truth: Int64) -> Float64:
+    """Negative log-likelihood of each truth: float64 [rows]; scores float64 [rows, labels].
+
+    Scores are taken to be 1e-12 at least.
+    """
+    return np.asarray(-np.log(np.maximum(scores[np.arange(len(truth)), truth], 1e-12)), np.float64)
 
 
 def format_confusion(confusion: Int64, labels: Sequence[str]) -> str:

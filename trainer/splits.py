@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -30,11 +31,16 @@ class SpeakerSplit(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Utterances of the three parts, each in the order given."""
+    """Utterances of the three parts, each in the order given.
+
+    `speaker_dependent` says that a speaker may be in more than one part: figures of such a split
+    must be named so wherever they are shown.
+    """
 
     train: tuple[Utterance, ...]
     validation: tuple[Utterance, ...]
     test: tuple[Utterance, ...]
+    speaker_dependent: bool = False
 
     def part(self, name: Part) -> tuple[Utterance, ...]:
         """The utterances of one part."""
@@ -46,8 +52,10 @@ class Split:
         return {name: sorted({u.speaker_id for u in self.part(name)}) for name in PARTS}
 
 
-def check_disjoint(parts: Mapping[Part, Iterable[Utterance]]) -> None:
-    """Refuse parts that share a speaker or a file.
+def check_disjoint(
+    parts: Mapping[Part, Iterable[Utterance]], speaker_dependent: bool = False
+) -> None:
+    """Refuse parts that share a file or, unless `speaker_dependent`, a speaker.
 
     Raises
     ------
@@ -59,7 +67,7 @@ def check_disjoint(parts: Mapping[Part, Iterable[Utterance]]) -> None:
     for part, utterances in parts.items():
         for utterance in utterances:
             other = speaker_part.setdefault(utterance.speaker_id, part)
-            if other != part:
+            if other != part and not speaker_dependent:
                 raise TrainerError(
                     f"Speaker {utterance.speaker_id} is in both {other} and {part}: "
                     "figures on such a split would measure memory, not emotion."
@@ -67,6 +75,27 @@ def check_disjoint(parts: Mapping[Part, Iterable[Utterance]]) -> None:
             other = path_part.setdefault(str(utterance.path), part)
             if other != part:
                 raise TrainerError(f"{utterance.path} is in both {other} and {part}.")
+
+
+def as_split(parts: Mapping[Part, Sequence[Utterance]], speaker_dependent: bool = False) -> Split:
+    """Parts, checked to be disjoint, as a split.
+
+    Raises
+    ------
+    TrainerError
+        see `check_disjoint`.
+    """
+    check_disjoint(parts, speaker_dependent)
+    train, validation, test = (tuple(parts[part]) for part in PARTS)
+    return Split(train, validation, test, speaker_dependent)
+
+
+def nearest(name: str, there: Iterable[str]) -> str:
+    """What to say of an unknown name: the nearest one if there is one, and those there are."""
+    known = sorted(there)
+    near = get_close_matches(name, known, n=1)
+    listed = f"there are {', '.join(known) or 'none'}"
+    return f"did you mean {near[0]}? ({listed})" if near else listed
 
 
 def split_by_speaker(
@@ -96,7 +125,7 @@ def split_by_speaker(
                 if name not in there:
                     raise TrainerError(
                         f"corpora.{corpus}.{key}: there is no speaker {name!r} in {corpus}; "
-                        f"there are {', '.join(sorted(there))}."
+                        f"{nearest(name, there)}."
                     )
         for part in PARTS:
             if part == "train" and entry.train is None:
@@ -114,5 +143,4 @@ def split_by_speaker(
         chosen = part_of.get(utterance.speaker_id)
         if chosen is not None:
             parts[chosen].append(utterance)
-    check_disjoint(parts)
-    return Split(*(tuple(parts[part]) for part in PARTS))
+    return as_split(parts)

@@ -1,0 +1,1 @@
+"""How `trainer.report` is made from predictions, and how it is shown in a terminal."""
