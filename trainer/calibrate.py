@@ -8,8 +8,8 @@ import numpy as np
 from scipy import optimize
 
 from trainer.errors import TrainerError
-from trainer.evaluate import softmax
 from trainer.metrics import Float64, Int64, expected_calibration_error
+from trainer.predictions import softmax
 
 
 @dataclass(frozen=True, slots=True)

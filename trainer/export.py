@@ -4,189 +4,89 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import shutil
 import tempfile
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import onnx
-import onnxruntime
-import torch
+from typing import Any
 
 from serd.inference.manifest import EmotionManifest
-from trainer.audio import SAMPLE_RATE_HZ, WINDOW_SAMPLES, Float32
+from trainer.audio import SAMPLE_RATE_HZ, WINDOW_SAMPLES, load_clips
 from trainer.card import model_card
-from trainer.corpora.base import LABELS
+from trainer.corpora import REGISTRY
+from trainer.corpora.base import Utterance
 from trainer.errors import TrainerError
-from trainer.evaluate import Predictor, Segments, torch_predictor
-from trainer.metrics import Int64
-from trainer.models import Crnn
+from trainer.evaluate import Segments, cut_segments, torch_predictor
+from trainer.features import LogMelSettings
+from trainer.graph import largest_difference, onnx_predictor, write_onnx
+from trainer.licence import Licence, licence_of
+from trainer.models import BackboneSettings, EmotionModel
+from trainer.origin import Origin
+from trainer.protocol_settings import describe
+from trainer.quantise import append_scaling
 from trainer.recipe import Recipe
-from trainer.report import Report
+from trainer.variants import Variant, try_fp16, try_int8
 
-OPSET = 17
 PARITY_TOLERANCE = 1e-4
-PROTOCOL = "speaker-disjoint: named speakers held out of training and of model selection"
+PARITY_ROWS = 48
+HEARD_UTTERANCES = 600
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """Files written, and the largest difference of logits between ONNX and PyTorch."""
+    """Files written.
+
+    Attributes
+    ----------
+    parity
+        largest difference of logits between ONNX and PyTorch; None for what is not of PyTorch.
+    variants
+        int8 and float16, as far as asked for: made, or given up for a reason.
+    """
 
     onnx: Path
     manifest: Path
     card: Path
-    parity: float
+    parity: float | None
+    variants: tuple[Variant, ...]
 
 
-def write_onnx(model: Crnn, path: Path) -> None:
-    """Export with a dynamic batch axis and a fixed number of samples."""
-    example = (
-        torch.zeros(2, WINDOW_SAMPLES),
-        torch.tensor([WINDOW_SAMPLES, WINDOW_SAMPLES // 2]),
-    )
-    with warnings.catch_warnings():
-        # The tracing exporter is deprecated, but its successor needs onnxscript and writes
-        # a larger graph; the GRU it warns of takes its batch size from the input here.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            model.eval(),
-            example,
-            str(path),
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=["audio", "length"],
-            output_names=["logits"],
-            dynamic_axes={"audio": {0: "batch"}, "length": {0: "batch"}, "logits": {0: "batch"}},
-        )
-    onnx.checker.check_model(onnx.load(path), full_check=True)
-
-
-def onnx_predictor(path: Path, threads: int = 1) -> Predictor:
-    """An exported model as a predictor, on the CPU."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-    def predict(audio: Float32, length: Int64) -> Float32:
-        (logits,) = session.run(["logits"], {"audio": audio, "length": length})
-        return np.asarray(logits, np.float32)
-
-    return predict
-
-
-def parity(model: Crnn, path: Path, segments: Segments) -> float:
-    """Largest difference of logits between PyTorch and ONNX, alone and in batches.
+def hear(origin: Origin, cache: Path | None = None, most: int = HEARD_UTTERANCES) -> Segments:
+    """Segments of recordings that the model was tested on, evenly over all of them.
 
     Raises
     ------
     TrainerError
-        it is above the tolerance.
+        not one of them can be read any more.
     """
-    ours, theirs = torch_predictor(model.eval()), onnx_predictor(path)
-    worst = 0.0
-    rows = min(64, len(segments.length))
-    audio, length = segments.audio[:rows], segments.length[:rows]
-    expected = ours(audio, length)
-    for batch in (1, 7, rows):
-        for first in range(0, rows, batch):
-            part = slice(first, first + batch)
-            found = theirs(audio[part], length[part])
-            worst = max(worst, float(np.abs(found - expected[part]).max()))
-    if not worst <= PARITY_TOLERANCE:
-        raise TrainerError(
-            f"{path}: ONNX and PyTorch differ by {worst:.2g} in the logits, "
-            f"more than {PARITY_TOLERANCE:g}; nothing was exported."
+    heard = origin.heard
+    chosen = range(0, len(heard), -(-len(heard) // most))
+    utterances = [
+        Utterance(
+            path=Path(str(heard.path[i])),
+            corpus=str(heard.corpus[i]),
+            speaker=str(heard.speaker[i]),
+            label=heard.labels[heard.truth[i]],
+            language=str(heard.language[i]),
         )
-    return worst
-
-
-def build_manifest(
-    recipe: Recipe,
-    report: Report,
-    onnx_path: Path,
-    version: int,
-    speakers: dict[str, list[str]],
-) -> dict[str, object]:
-    """The manifest's content.
-
-    Raises
-    ------
-    TrainerError
-        serd's own check refuses it.
-    """
-    frontend = recipe.frontend
-    manifest: dict[str, object] = {
-        "manifest_version": 1,
-        "kind": "emotion",
-        "name": recipe.name,
-        "version": version,
-        "file": {
-            "path": f"{recipe.name}.onnx",
-            "sha256": hashlib.sha256(onnx_path.read_bytes()).hexdigest(),
-        },
-        "licence": "CC-BY-NC-SA-4.0",
-        "input": {
-            "audio": "audio",
-            "length": "length",
-            "sample_rate_hz": SAMPLE_RATE_HZ,
-            "samples": WINDOW_SAMPLES,
-        },
-        "output": {"logits": "logits"},
-        "labels": list(LABELS),
-        "frontend": {
-            "n_fft": frontend.n_fft,
-            "win_length": frontend.n_fft,
-            "hop_length": frontend.hop_length,
-            "n_mels": frontend.n_mels,
-            "fmin_hz": frontend.fmin_hz,
-            "fmax_hz": frontend.fmax_hz,
-            "window": "hann",
-            "log_floor": frontend.log_floor,
-            "mel": "slaney",
-        },
-        "calibration": {
-            "method": "temperature",
-            "temperature": report.temperature,
-            "abstain_below": report.abstain_below,
-        },
-        "training": {
-            "corpora": list(recipe.corpora),
-            "recipe": recipe.name,
-            "seed": recipe.seed,
-            "commit": None,
-            "speakers": speakers,
-            "protocol": PROTOCOL,
-        },
-        "metrics": [
-            {
-                "corpus": figure.corpus,
-                "protocol": "held-out speakers",
-                "condition": figure.condition,
-                "uar": round(figure.uar, 4),
-                "accuracy": round(figure.accuracy, 4),
-                "count": figure.count,
-            }
-            for figure in report.part("test")
-        ],
-    }
-    try:
-        EmotionManifest.model_validate_json(json.dumps(manifest))
-    except ValueError as error:
-        raise TrainerError(f"serd refuses the manifest: {error}") from None
-    return manifest
+        for i in chosen
+    ]
+    clips = load_clips(utterances, cache, prepare=origin.recipe.prepare)
+    return cut_segments(clips, range(len(clips)), "clean", heard.labels)
 
 
 def export(
-    model: Crnn,
-    recipe: Recipe,
-    report: Report,
+    origin: Origin,
     segments: Segments,
-    speakers: dict[str, list[str]],
     folder: Path,
+    name: str = "",
     version: int = 1,
     note: str = "",
+    int8: bool = False,
+    fp16: bool = False,
 ) -> Exported:
     """Write `NAME.onnx`, `NAME.json` and `NAME.md` to `folder`, replacing what is there.
 
@@ -195,36 +95,203 @@ def export(
     Parameters
     ----------
     segments
-        real audio for the parity check.
+        real audio, see `hear`.
+    name
+        of the model and its files; default: the recipe's.
     note
         a paragraph for the card.
+    int8, fp16
+        also `NAME-int8` and `NAME-fp16`, each with a manifest, where they are worth having.
 
     Raises
     ------
     TrainerError
-        parity fails, there are no test figures, or the folder cannot be written.
+        the name cannot be a model's, the graphs differ, serd refuses the manifest, or the folder
+        cannot be written.
     """
-    if not report.part("test"):
-        raise TrainerError("The report has no test figures: run `evaluate RUN --test` first.")
+    name = name or origin.recipe.name
+    if not _NAME.fullmatch(name):
+        raise TrainerError(
+            f"{name!r} cannot be a model's name: it must begin with a small letter or digit, and "
+            "hold only those and . _ -"
+        )
+    licence = _licence(origin)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            part = Path(scratch) / f"{recipe.name}.onnx"
-            write_onnx(model, part)
-            worst = parity(model, part, segments)
-            manifest = build_manifest(recipe, report, part, version, speakers)
-            card = model_card(recipe, report, manifest, part, worst, note)
-            texts = {
-                ".json": json.dumps(manifest, indent=2, ensure_ascii=False) + "\n",
-                ".md": card,
-            }
-            for suffix, text in texts.items():
-                (Path(scratch) / f"{recipe.name}{suffix}").write_text(text, "utf-8")
-            written = {}
-            for suffix in (".onnx", ".json", ".md"):
-                name = f"{recipe.name}{suffix}"
-                (Path(scratch) / name).replace(folder / name)
-                written[suffix] = folder / name
+            path = Path(scratch) / f"{name}.onnx"
+            worst = _write(origin, segments, path)
+            wanted = [try_int8] * int8 + [try_fp16] * fp16
+            variants = [attempt(path, segments, len(origin.labels)) for attempt in wanted]
+            graphs = [path, *(v.path for v in variants if v.path is not None)]
+            if origin.calibration.scaling.method == "vector":
+                for graph in graphs:
+                    append_scaling(graph, origin.calibration.scaling)
+            manifests = [build_manifest(origin, licence, graph, version) for graph in graphs]
+            for graph, manifest in zip(graphs, manifests, strict=True):
+                text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+                graph.with_suffix(".json").write_text(text, "utf-8")
+            card = model_card(origin, manifests[0], licence, path, worst, variants, note)
+            path.with_suffix(".md").write_text(card, "utf-8")
+            _replace(Path(scratch), folder, name)
     except OSError as error:
         raise TrainerError(f"{folder} cannot be written: {error.strerror}.") from None
-    return Exported(written[".onnx"], written[".json"], written[".md"], worst)
+    return Exported(
+        onnx=folder / f"{name}.onnx",
+        manifest=folder / f"{name}.json",
+        card=folder / f"{name}.md",
+        parity=worst,
+        variants=tuple(v.moved(folder) for v in variants),
+    )
+
+
+def _replace(scratch: Path, folder: Path, name: str) -> None:
+    """Move all files into the folder; variants of an earlier export go."""
+    made = {path.name for path in scratch.iterdir()}
+    for path in sorted(scratch.iterdir()):
+        path.replace(folder / path.name)
+    for kind in ("int8", "fp16"):
+        for suffix in (".onnx", ".json"):
+            if f"{name}-{kind}{suffix}" not in made:
+                (folder / f"{name}-{kind}{suffix}").unlink(missing_ok=True)
+
+
+def _write(origin: Origin, segments: Segments, path: Path) -> float | None:
+    """Write the graph; its largest difference from PyTorch."""
+    if not isinstance(origin.model, EmotionModel):
+        onnx_predictor(origin.model)
+        shutil.copyfile(origin.model, path)
+        return None
+    write_onnx(origin.model, path)
+    return check_parity(origin.model, path, segments)
+
+
+def check_parity(model: EmotionModel, path: Path, segments: Segments) -> float:
+    """Largest difference of logits between PyTorch and ONNX, alone and in batches.
+
+    Raises
+    ------
+    TrainerError
+        it is above the tolerance.
+    """
+    step = max(1, len(segments.length) // PARITY_ROWS)
+    worst = largest_difference(
+        torch_predictor(model.eval()),
+        onnx_predictor(path),
+        segments.audio[::step],
+        segments.length[::step],
+    )
+    if not worst <= PARITY_TOLERANCE:
+        raise TrainerError(
+            f"{path.name}: ONNX and PyTorch differ by {worst:.2g} in the logits, "
+            f"more than {PARITY_TOLERANCE:g}; nothing was exported."
+        )
+    return worst
+
+
+def _licence(origin: Origin) -> Licence:
+    licences: dict[str, str | None] = {}
+    for name in trained_on(origin):
+        corpus = REGISTRY.get(origin.recipe.corpora[name].loader or name)
+        licences[name] = None if corpus is None else corpus.licence
+    return licence_of(licences)
+
+
+def trained_on(origin: Origin) -> list[str]:
+    """The corpora whose speakers trained, in the recipe's order."""
+    there = {who.split("/")[0] for who in origin.speakers["train"]}
+    return [name for name in origin.recipe.corpora if name in there]
+
+
+def frontend_section(recipe: Recipe) -> dict[str, object] | None:
+    """The manifest's section of a log-mel front end; others are told by the card alone."""
+    settings = recipe.frontend
+    if not isinstance(settings, LogMelSettings) or isinstance(recipe.model, BackboneSettings):
+        return None
+    return {
+        "n_fft": settings.n_fft,
+        "win_length": settings.n_fft,
+        "hop_length": settings.hop_length,
+        "n_mels": settings.n_mels,
+        "fmin_hz": settings.fmin_hz,
+        "fmax_hz": settings.fmax_hz,
+        "window": "hann",
+        "log_floor": settings.log_floor,
+        "mel": "slaney",
+    }
+
+
+def build_manifest(
+    origin: Origin, licence: Licence, onnx_path: Path, version: int
+) -> dict[str, Any]:
+    """The manifest's content; the model is called as the file is.
+
+    Raises
+    ------
+    TrainerError
+        serd's own check refuses it.
+    """
+    manifest: dict[str, Any] = {
+        "manifest_version": 1,
+        "kind": "emotion",
+        "name": onnx_path.stem,
+        "version": version,
+        "file": {
+            "path": onnx_path.name,
+            "sha256": hashlib.sha256(onnx_path.read_bytes()).hexdigest(),
+        },
+        "licence": licence.name,
+        "input": {
+            "audio": "audio",
+            "length": "length",
+            "sample_rate_hz": SAMPLE_RATE_HZ,
+            "samples": WINDOW_SAMPLES,
+        },
+        "output": {"logits": "logits"},
+        "labels": list(origin.labels),
+        "frontend": frontend_section(origin.recipe),
+        "calibration": {
+            "method": "temperature",
+            "temperature": round(origin.calibration.scaling.temperature, 4),
+            "abstain_below": origin.calibration.abstain_below,
+        },
+        "training": {
+            "corpora": trained_on(origin),
+            "recipe": origin.recipe.name,
+            "seed": origin.recipe.seed,
+            "commit": None,
+            "speakers": origin.speakers,
+            "protocol": _protocol(origin),
+        },
+        "metrics": _metrics(origin),
+    }
+    try:
+        EmotionManifest.model_validate_json(json.dumps(manifest))
+    except ValueError as error:
+        raise TrainerError(f"serd refuses the manifest: {error}") from None
+    return manifest
+
+
+def _protocol(origin: Origin) -> str:
+    text = describe(origin.protocol)
+    if origin.stands_for_folds:
+        names = ", ".join(entry.protocol for entry in origin.entries)
+        text += f"; figures are of models of the same recipe by {names}"
+    return text
+
+
+def _metrics(origin: Origin) -> list[dict[str, object]]:
+    return [
+        {
+            "corpus": row.name,
+            "protocol": entry.description,
+            "condition": row.condition,
+            "uar": round(row.uar.value, 4),
+            "accuracy": round(row.accuracy.value, 4),
+            "count": row.count,
+        }
+        for entry in origin.entries
+        for condition in ("clean", "telephone-mulaw-8k", "whole-file")
+        for row in entry.select(condition, group="corpus")
+        if row.uar.value is not None and row.accuracy.value is not None
+    ]

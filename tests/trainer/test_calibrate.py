@@ -7,8 +7,8 @@ import pytest
 
 from trainer.calibrate import calibrate, fit_temperature, fit_threshold, negative_log_likelihood
 from trainer.errors import TrainerError
-from trainer.evaluate import softmax
 from trainer.metrics import Float64, Int64
+from trainer.predictions import softmax
 
 
 def _drawn(temperature: float, count: int = 20_000) -> tuple[Float64, Int64]:
