@@ -1,0 +1,1 @@
+"""Pages of reports: what stands on them (`experiment`, `corpus`) and how (`markup`)."""
