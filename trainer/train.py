@@ -6,12 +6,9 @@ resumed after an epoch goes on exactly as one that was never stopped.
 
 from __future__ import annotations
 
-import csv
-import math
 import time
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,106 +19,82 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from trainer.audio import Float32, Int16
-from trainer.bank import Bank
-from trainer.corpora.base import LABELS, Utterance
-from trainer.distil import STEP_SAMPLES, Targets, feature_loss, score_loss
-from trainer.errors import TrainerError
-from trainer.evaluate import (
-    Segments,
-    corpus_mean_uar,
-    segment_logits,
-    torch_predictor,
-    utterance_scores,
+from trainer.audio import Float32, to_float
+from trainer.batches import Batch, Batches, TrainingData, sampling_weights, shift_left
+from trainer.checkpoint import (
+    BEST,
+    LAST,
+    check_same_run,
+    load_trained,
+    read_checkpoint,
+    write_checkpoint,
 )
-from trainer.metrics import Float64, Int64
-from trainer.models import Crnn, build
-from trainer.recipe import Recipe, TrainSettings
+from trainer.distil import feature_loss, score_loss
+from trainer.distributed import World, choose_device, parallel, share_batch_norm
+from trainer.errors import TrainerError
+from trainer.evaluate import corpus_mean_uar, segment_logits, softmax, utterance_scores
+from trainer.feature_bank import Given, measure
+from trainer.features import FrameFeatures, LogMel
+from trainer.logs import Line, Logs
+from trainer.metrics import Int64
+from trainer.models import EmotionModel, build
+from trainer.models.backbone import Backbone
+from trainer.recipe import Recipe
+from trainer.schedule import Progress, learning_rate
 
-LOG_FIELDS = ("epoch", "loss", "learning_rate", "validation_uar", "telephone_uar", "seconds")
+__all__ = [
+    "Run",
+    "Student",
+    "TrainingData",
+    "average_of",
+    "learning_rate",
+    "load_trained",
+    "read_checkpoint",
+    "sampling_weights",
+    "shift_left",
+]
 
-
-@dataclass(frozen=True, slots=True)
-class TrainingData:
-    """All that the loop reads.
-
-    Attributes
-    ----------
-    bank
-        segments of the training utterances.
-    utterances
-        those utterances, in the bank's order.
-    validation
-        segments under each condition, clean first.
-    targets
-        a teacher's, where the recipe distils.
-    """
-
-    bank: Bank
-    utterances: tuple[Utterance, ...]
-    validation: tuple[Segments, ...]
-    targets: Targets | None = None
-
-
-def sampling_weights(utterances: Sequence[Utterance], balance: float) -> Float64:
-    """Probability of drawing each utterance: float64 [utterances], sum 1.
-
-    Cells are (corpus, label). With `balance` 0 every utterance is as likely, with 1 every cell.
-    """
-    count = Counter((u.corpus, u.label) for u in utterances)
-    weight = np.asarray([count[u.corpus, u.label] ** -balance for u in utterances])
-    return np.asarray(weight / weight.sum(), np.float64)
-
-
-def learning_rate(settings: TrainSettings, step: int) -> float:
-    """Linear warm-up, then half a cosine to zero; `step` counts from 0."""
-    warmup = settings.warmup_epochs * settings.steps
-    total = settings.epochs * settings.steps
-    if step < warmup:
-        return settings.learning_rate * (step + 1) / warmup
-    progress = (step - warmup) / max(1.0, total - warmup)
-    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def shift_left(
-    audio: Int16, length: Int64, most: int, rng: np.random.Generator
-) -> tuple[Float32, Int64, Int64]:
-    """Cut up to `most` samples, and at most a fifth, off the start of each segment.
-
-    The cut is in whole steps of a teacher's features.
-
-    Parameters
-    ----------
-    audio
-        int16 [batch, samples]
-    length
-        int64 [batch].
-
-    Returns
-    -------
-    float32 in [-1, 1), the new lengths, and the samples cut.
-    """
-    limit = np.minimum(most, length // 5) // STEP_SAMPLES
-    cut = (rng.random(len(length)) * (limit + 1)).astype(np.int64) * STEP_SAMPLES
-    shifted = np.zeros(audio.shape, np.float32)
-    for row, first in enumerate(cut):
-        shifted[row, : audio.shape[1] - first] = audio[row, first:]
-    return shifted / np.float32(32768), length - cut, cut
+_UAR = {
+    "clean": "validation_uar",
+    "telephone-mulaw-8k": "telephone_uar",
+    "whole-file": "whole_file_uar",
+}
+_FIT_BATCH = 64
 
 
 class Student(nn.Module):
-    """The model, and in training only a head that predicts the teacher's features."""
+    """The model, and in training only heads that predict what a teacher hears.
 
-    def __init__(self, model: Crnn, components: int) -> None:
+    Parameters
+    ----------
+    components
+        of the teacher's steps and of its statistics; None without a teacher.
+    embedded
+        inputs are the model's embeddings, and only its head learns.
+    """
+
+    def __init__(
+        self, model: EmotionModel, components: tuple[int, int] | None, embedded: bool = False
+    ) -> None:
         super().__init__()
         self.model = model
-        self.regress = nn.Linear(model.step_size, components) if components else None
+        self.embedded = embedded
+        self.regress: nn.Linear | None = None
+        self.regress_pooled: nn.Linear | None = None
+        if components is not None:
+            self.regress = nn.Linear(model.step_size, components[0])
+            self.regress_pooled = nn.Linear(model.embedding_size, components[1])
 
-    def forward(self, audio: Tensor, length: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits, and where there is a teacher its features as predicted for each step."""
-        x, mask = self.model.steps(audio, length)
-        features = self.regress(x) if self.regress is not None else None
-        return self.model.head(self.model.pool(x, mask)), features
+    def forward(self, inputs: Tensor, length: Tensor) -> tuple[Tensor, ...]:
+        """Logits, and where there is a teacher its steps and statistics as predicted."""
+        if self.embedded:
+            return (self.model.head(inputs),)
+        x, mask = self.model.steps(inputs, length)
+        embedding = self.model.pool(x, mask)
+        logits = self.model.head(embedding)
+        if self.regress is None or self.regress_pooled is None:
+            return (logits,)
+        return logits, self.regress(x), self.regress_pooled(embedding)
 
 
 def average_of(student: Student, decay: float) -> AveragedModel:
@@ -137,51 +110,147 @@ def average_of(student: Student, decay: float) -> AveragedModel:
 
 
 class Run:
-    """A training run in a folder: `last.pt`, `best.pt`, `log.csv`."""
+    """A training run in a folder: `last.pt`, `best.pt`, `log.csv`, TensorBoard's events.
 
-    def __init__(self, recipe: Recipe, data: TrainingData, folder: Path) -> None:
+    Where nobody validates, the run goes to its last epoch, whose averaged weights are the best.
+
+    Raises
+    ------
+    TrainerError
+        the device or precision is not to be had, or model and front end do not go together.
+    """
+
+    def __init__(
+        self, recipe: Recipe, data: TrainingData, folder: Path, world: World | None = None
+    ) -> None:
         self.recipe, self.data, self.folder = recipe, data, folder
+        self.world = world or World()
+        settings = recipe.train
+        self.device = choose_device(settings, self.world)
+        if settings.batch_size < 2 * self.world.size:
+            raise TrainerError(
+                f"train.batch_size: {settings.batch_size} are too few for {self.world.size} "
+                "processes, which need two rows each."
+            )
+        torch.set_num_threads(settings.threads)
         torch.manual_seed(recipe.seed)
-        components = data.targets.features.shape[3] if data.targets is not None else 0
-        model = build(recipe.model, recipe.frontend, len(LABELS))
-        self.student = Student(model, components)
-        self.average = average_of(self.student, recipe.train.average_decay)
-        self.optimiser = torch.optim.AdamW(
-            self.student.parameters(), weight_decay=recipe.train.weight_decay
-        )
-        self.epoch = 0
-        self.best_uar = -1.0
-        self._weights = sampling_weights(data.utterances, recipe.train.balance)
-        self._labels = np.asarray([LABELS.index(u.label) for u in data.utterances], np.int64)
+        components = data.targets.components if data.targets is not None else None
+        model = build(recipe.model, recipe.frontend, len(recipe.label_map.labels))
+        self._heard = self._fit_frontend(model)
+        embedded = data.features is not None and isinstance(model, Backbone)
+        self.student = Student(model, components, embedded).to(self.device)
+        # A third off the time of a step with convolutions in bfloat16 on a CPU.
+        # torch's annotation lacks this form of the call.
+        self.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.world.size > 1:
+            share_batch_norm(self.student)
+        self._parallel = parallel(self.student, self.world)
+        self.average = average_of(self.student, settings.average_decay)
+        optimiser = torch.optim.AdamW if settings.optimiser == "adamw" else torch.optim.Adam
+        self.optimiser = optimiser(self._groups(), weight_decay=settings.weight_decay)
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
+        self.batches = Batches(recipe, data)
+        self.progress = Progress()
 
-    def _loss(self, rows: Int64, rng: np.random.Generator) -> Tensor:
-        settings, bank = self.recipe.train, self.data.bank
-        copies = rng.integers(bank.length.shape[0], size=len(rows))
-        shifted, left, cut = shift_left(
-            bank.audio[copies, rows], bank.length[copies, rows], settings.shift_samples, rng
-        )
-        audio, length = torch.from_numpy(shifted), torch.from_numpy(left)
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
-            logits, features = self.student(audio, length)
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return self.progress.epoch
+
+    @property
+    def best_uar(self) -> float:
+        """Validation UAR of the best epoch; -1 where there is none."""
+        return self.progress.best_uar
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """What learns; a group's `scale` is its part of the learning rate."""
+        model = self.student.model
+        if not isinstance(model, Backbone):
+            return [{"params": list(self.student.parameters()), "scale": 1.0}]
+        heads = [head for head in (self.student.regress, self.student.regress_pooled) if head]
+        own = [{"params": list(head.parameters()), "scale": 1.0} for head in heads]
+        return model.parameter_groups() + own
+
+    def _fit_frontend(self, model: EmotionModel) -> list[tuple[Float32, Int64]]:
+        """Measure the front end on the training part; what validation looks like to the model."""
+        frontend, features, held = model.frontend, self.data.features, self.data.validation
+        if features is not None and isinstance(model, Backbone):
+            model.to(self.device)
+            return [measure(model, s.audio, s.length) for s in held]
+        if features is not None and isinstance(frontend, LogMel | FrameFeatures):
+            heard = [measure(frontend, s.audio, s.length) for s in held]
+            model.frontend = given = Given(frontend)
+            given.fit(features.batches())
+            return heard
+        frontend.fit(self._audio())
+        return [(s.audio, s.length) for s in held]
+
+    def _audio(self) -> Iterator[tuple[Tensor, Tensor]]:
+        copies, utterances = self.data.bank.length.shape
+        for copy in range(copies):
+            for first in range(0, utterances, _FIT_BATCH):
+                rows = np.arange(first, min(first + _FIT_BATCH, utterances))
+                audio = to_float(self.data.bank.take(np.full(len(rows), copy), rows))
+                yield torch.from_numpy(audio), torch.from_numpy(self.data.bank.length[copy, rows])
+
+    def _autocast(self) -> torch.autocast:
+        kind = torch.float16 if self.recipe.train.precision == "fp16" else torch.bfloat16
+        enabled = self.recipe.train.precision != "fp32"
+        return torch.autocast(self.device.type, kind, enabled=enabled)
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Mean loss over a batch, and how many of its rows are recognised."""
+        with self._autocast():
+            logits, *predicted = self._parallel(batch.inputs, batch.length)
         logits = logits.float()
-        labels = torch.from_numpy(self._labels[rows])
-        loss = functional.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
-        targets, distil = self.data.targets, self.recipe.distil
-        if targets is None or distil is None or features is None:
-            return loss
-        said = torch.from_numpy(targets.logits[copies, rows])
-        heard = targets.features[copies, rows].astype(np.float32)
-        for row, first in enumerate(cut // STEP_SAMPLES):
-            heard[row] = np.roll(heard[row], -first, axis=0)
-        weight = distil.label_weight
-        return (
-            (1 - weight) * loss
-            + weight * score_loss(logits, said, distil.temperature)
-            + distil.feature_weight
-            * feature_loss(features.float(), torch.from_numpy(heard), length)
+        rows = functional.cross_entropy(
+            logits,
+            batch.truth,
+            label_smoothing=self.recipe.train.label_smoothing,
+            reduction="none",
         )
+        loss = (rows * batch.weight).mean()
+        right = (logits.argmax(dim=1) == batch.truth.argmax(dim=1)).sum()
+        distil, lesson = self.recipe.distil, batch.lesson
+        if distil is None or lesson is None:
+            return loss, right
+        steps, pooled = predicted
+        weight = distil.label_weight
+        loss = (
+            (1 - weight) * loss
+            + weight * score_loss(logits, lesson.said, distil.temperature)
+            + distil.feature_weight * feature_loss(steps.float(), lesson.steps, batch.samples)
+            + distil.statistics_weight * functional.mse_loss(pooled.float(), lesson.pooled)
+        )
+        return loss, right
 
-    def train_epoch(self) -> dict[str, float]:
+    def _step(self, batch: Batch) -> Tensor:
+        """One step of the optimiser: summed loss, rows recognised and rows, over all ranks."""
+        count = len(batch.length)
+        mine = batch.part(self.world.share(count), self.device)
+        rows = len(mine.length)
+        loss, right = self._loss(mine)
+        told = self.world.total(torch.stack([loss.detach() * rows, right, right * 0 + rows]))
+        if not torch.isfinite(told[0]):
+            best = self.folder / BEST
+            kept = f"{best} keeps the best epoch so far." if best.is_file() else ""
+            raise TrainerError(
+                f"The loss diverged in epoch {self.epoch + 1}: lower train.learning_rate "
+                f"in the recipe. {kept}".rstrip()
+            )
+        self.optimiser.zero_grad()
+        # Gradients are averaged over the ranks, and shares may differ by a row.
+        scaled = self._scaler.scale(loss * (rows * self.world.size / count))
+        # torch leaves this method without types
+        scaled.backward()  # type: ignore[no-untyped-call]
+        self._scaler.unscale_(self.optimiser)
+        nn.utils.clip_grad_norm_(self.student.parameters(), self.recipe.train.gradient_limit)
+        self._scaler.step(self.optimiser)
+        self._scaler.update()
+        self.average.update_parameters(self.student)
+        return told
+
+    def train_epoch(self) -> Line:
         """One epoch; returns its line of the log.
 
         Raises
@@ -189,58 +258,55 @@ class Run:
         TrainerError
             the loss is no longer a finite number.
         """
-        settings = self.recipe.train
+        settings, steps = self.recipe.train, len(self.batches)
         started = time.monotonic()
-        torch.manual_seed(self.recipe.seed * 100_003 + self.epoch)
-        rng = np.random.default_rng([self.recipe.seed, self.epoch])
-        drawn = rng.choice(
-            len(self._weights), size=(settings.steps, settings.batch_size), p=self._weights
+        torch.manual_seed(self.recipe.seed * 100_003 + self.epoch + 7_919 * self.world.rank)
+        self._parallel.train()
+        told = torch.zeros(3, device=self.device)
+        bar = tqdm(
+            self.batches.epoch(self.epoch),
+            f"epoch {self.epoch + 1}/{settings.epochs}",
+            total=steps,
+            leave=False,
+            disable=None if self.world.leads else True,
         )
-        self.student.train()
-        total = 0.0
-        progress = tqdm(drawn, f"epoch {self.epoch + 1}/{settings.epochs}", disable=None)
-        for i, rows in enumerate(progress):
-            rate = learning_rate(settings, self.epoch * settings.steps + i)
+        for i, batch in enumerate(bar):
+            rate = learning_rate(settings, self.epoch * steps + i, steps, self.progress.cut)
             for group in self.optimiser.param_groups:
-                group["lr"] = rate
-            loss = self._loss(rows, rng)
-            if not torch.isfinite(loss):
-                raise TrainerError(
-                    f"The loss diverged in epoch {self.epoch + 1}: lower train.learning_rate "
-                    f"in the recipe. {self.folder / 'best.pt'} keeps the best epoch so far."
-                )
-            self.optimiser.zero_grad()
-            # torch leaves this method without types
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(self.student.parameters(), settings.gradient_limit)
-            self.optimiser.step()
-            self.average.update_parameters(self.student)
-            total += float(loss.detach())
-        self.epoch += 1
-        clean, distant = self.validate()
-        return {
-            "epoch": self.epoch,
-            "loss": total / settings.steps,
-            "learning_rate": rate,
-            "validation_uar": clean,
-            "telephone_uar": distant,
-            "seconds": time.monotonic() - started,
-        }
+                group["lr"] = rate * group["scale"]
+            told += self._step(batch)
+        self.progress.epoch += 1
+        loss, right, rows = told.tolist()
+        line = {"epoch": self.epoch, "loss": loss / rows, "accuracy": right / rows}
+        line |= {"learning_rate": rate} | self.world.only_leader(self.validate)
+        return line | {"seconds": time.monotonic() - started}
 
-    def averaged_model(self) -> Crnn:
-        """The model with averaged weights, in evaluation mode."""
-        student = self.average.module
-        assert isinstance(student, Student)
-        return student.model.eval()
+    def _say(self, inputs: Float32, length: Int64) -> Float32:
+        """Logits of the averaged weights."""
+        student = self.average.module.eval()
+        with torch.inference_mode():
+            given = (torch.from_numpy(inputs), torch.from_numpy(length))
+            logits, *_ = student(*(values.to(self.device) for values in given))
+        return np.asarray(logits.float().cpu().numpy(), np.float32)
 
-    def validate(self) -> tuple[float, float]:
-        """Corpus-mean UAR of the averaged weights, clean and over the telephone."""
-        predict = torch_predictor(self.averaged_model())
-        values = []
-        for segments in self.data.validation:
-            logits = segment_logits(predict, segments)
-            values.append(corpus_mean_uar(utterance_scores(logits, segments), segments))
-        return values[0], values[-1]
+    def validate(self) -> Line:
+        """Loss, accuracy and corpus-mean UAR of the averaged weights; nothing without speakers.
+
+        Loss and accuracy are those of the first condition.
+        """
+        line: Line = {}
+        for name, segments, (inputs, length) in zip(
+            self.recipe.train.select, self.data.validation, self._heard, strict=False
+        ):
+            logits = segment_logits(self._say, replace(segments, audio=inputs, length=length))
+            scores = utterance_scores(logits, segments)
+            if not line:
+                chosen = softmax(logits)[np.arange(len(logits)), segments.truth[segments.owner]]
+                line["validation_loss"] = float(-np.log(np.maximum(chosen, 1e-12)).mean())
+                right = scores.argmax(axis=1) == segments.truth
+                line["validation_accuracy"] = float(right.mean())
+            line[_UAR[name]] = corpus_mean_uar(scores, segments)
+        return line
 
     def save(self, name: str) -> None:
         """Write a checkpoint, whole or not at all.
@@ -250,24 +316,16 @@ class Run:
         TrainerError
             the folder cannot be written; checkpoints already there stay as they are.
         """
-        path = self.folder / name
-        part = path.with_suffix(".part")
-        try:
-            torch.save(
-                {
-                    "recipe": self.recipe.model_dump(mode="json"),
-                    "epoch": self.epoch,
-                    "best_uar": self.best_uar,
-                    "student": self.student.state_dict(),
-                    "average": self.average.state_dict(),
-                    "optimiser": self.optimiser.state_dict(),
-                },
-                part,
-            )
-            part.replace(path)
-        except (OSError, RuntimeError) as error:
-            part.unlink(missing_ok=True)
-            raise TrainerError(f"{path} cannot be written: {error}") from None
+        state = {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "epoch": self.epoch,
+            "progress": asdict(self.progress),
+            "student": self.student.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self._scaler.state_dict(),
+        }
+        write_checkpoint(self.folder / name, state)
 
     def resume(self) -> None:
         """Take up `last.pt`.
@@ -277,92 +335,53 @@ class Run:
         TrainerError
             the checkpoint is of another recipe.
         """
-        state = read_checkpoint(self.folder / "last.pt")
-        theirs = Recipe.model_validate(state["recipe"])
-        if theirs != self.recipe:
-            keys = [k for k in Recipe.model_fields if getattr(theirs, k) != getattr(self.recipe, k)]
-            raise TrainerError(
-                f"{self.folder / 'last.pt'} was made with another recipe (it differs in "
-                f"{', '.join(keys)}). Resume with the same recipe, or choose another folder."
-            )
-        self.student.load_state_dict(state["student"])
-        self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.epoch, self.best_uar = state["epoch"], state["best_uar"]
+        path = self.folder / LAST
+        state = read_checkpoint(path)
+        check_same_run(path, state, self.recipe)
+        try:
+            self.student.load_state_dict(state["student"])
+            self.average.load_state_dict(state["average"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self._scaler.load_state_dict(state["scaler"])
+            self.progress = Progress(**state["progress"])
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise TrainerError(f"{path} is of another architecture: {error}") from None
 
     def train(self) -> None:
-        """Train to the last epoch, keeping `last.pt`, `best.pt` and `log.csv`."""
-        torch.set_num_threads(self.recipe.train.threads)
-        log = self.folder / "log.csv"
-        while self.epoch < self.recipe.train.epochs:
-            line = self.train_epoch()
-            score = (line["validation_uar"] + line["telephone_uar"]) / 2
-            best = score > self.best_uar
-            self.best_uar = max(score, self.best_uar)
-            self.save("last.pt")
-            if best:
-                self.save("best.pt")
-            _append(log, line)
-            tqdm.write(
-                f"epoch {self.epoch}: loss {line['loss']:.3f}, validation UAR "
-                f"{line['validation_uar']:.3f}, telephone {line['telephone_uar']:.3f}, "
-                f"{line['seconds']:.0f} s{' *' if best else ''}"
-            )
+        """Train to the end, keeping `last.pt`, `best.pt` and the logs.
 
+        Raises
+        ------
+        TrainerError
+            the loss diverges, or the folder cannot be written.
+        """
+        logs = Logs(self.folder, self.epoch)
+        try:
+            while not self.progress.is_over(self.recipe.train):
+                self._turn(logs)
+            if not self.data.validation:
+                self.world.only_leader(lambda: self.save(BEST))
+        finally:
+            logs.close()
 
-def _append(log: Path, line: dict[str, float]) -> None:
-    """Add a line to the log; lines of epochs that a resumed run repeats are replaced."""
-    rows: list[dict[str, Any]] = []
-    if log.is_file():
-        with log.open(newline="") as file:
-            rows = [r for r in csv.DictReader(file) if int(r["epoch"]) < line["epoch"]]
-    part = log.with_suffix(".part")
-    with part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, LOG_FIELDS)
-        writer.writeheader()
-        writer.writerows([*rows, {k: v if k == "epoch" else f"{v:.6g}" for k, v in line.items()}])
-    part.replace(log)
+    def _turn(self, logs: Logs) -> None:
+        """An epoch, and what is kept of it."""
+        line = self.train_epoch()
+        values = [line[_UAR[name]] for name in self.recipe.train.select if _UAR[name] in line]
+        best = self.progress.judge(float(np.mean(values)) if values else None, self.recipe.train)
 
+        def keep() -> None:
+            if best and values:
+                self.save(BEST)
+            logs.add(line)
+            # Last, so that a run killed before repeats the epoch and what it wrote.
+            self.save(LAST)
+            told = [
+                f"{k.replace('_', ' ').replace('uar', 'UAR')} {line[k]:.3f}"
+                for k in line
+                if k not in ("epoch", "learning_rate", "seconds")
+            ]
+            star = " *" if best and values else ""
+            tqdm.write(f"epoch {self.epoch}: {', '.join(told)}, {line['seconds']:.1f} s{star}")
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's content.
-
-    Raises
-    ------
-    TrainerError
-        the file is missing, cut short, or not a checkpoint.
-    """
-    if not path.is_file():
-        raise TrainerError(f"{path} does not exist: is this the folder of a training run?")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is not its own
-        raise TrainerError(f"{path} is not a checkpoint: {error}") from None
-    if not isinstance(state, dict) or "recipe" not in state:
-        raise TrainerError(f"{path} is not a checkpoint of this trainer.")
-    return state
-
-
-def load_trained(folder: Path) -> tuple[Recipe, Crnn, int]:
-    """Recipe, best model with averaged weights, and its epoch, from a run's folder.
-
-    Raises
-    ------
-    TrainerError
-        there is no readable checkpoint, or it is of another architecture.
-    """
-    path = folder / "best.pt"
-    state = read_checkpoint(path)
-    try:
-        recipe = Recipe.model_validate(state["recipe"])
-        model = build(recipe.model, recipe.frontend, len(LABELS))
-        prefix = "module.model."
-        weights = {
-            key.removeprefix(prefix): value
-            for key, value in state["average"].items()
-            if key.startswith(prefix)
-        }
-        model.load_state_dict(weights)
-    except (RuntimeError, ValueError) as error:
-        raise TrainerError(f"{path} is of another architecture: {error}") from None
-    return recipe, model.eval(), int(state["epoch"])
+        self.world.only_leader(keep)

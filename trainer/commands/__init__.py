@@ -1,0 +1,1 @@
+"""One module a command of `serd-trainer`; each holds a click command of its own name."""
