@@ -70,6 +70,9 @@ def test_it_carries_what_the_program_needs(wheel: Path, repository: Path) -> Non
         "serd/models/serd-crnn.json",
         "serd/models/serd-crnn.md",
         "serd/models/serd-crnn.onnx",
+        "serd/models/serd-vad.json",
+        "serd/models/serd-vad.md",
+        "serd/models/serd-vad.onnx",
         "serd/models/silero-vad.json",
         "serd/protocol/README.md",
         "serd/protocol/schema/emotion.json",
@@ -91,7 +94,8 @@ def test_replay_from_another_folder(installed: Path, repository: Path, tmp_path:
 def test_the_models_are_the_shipped_ones(installed: Path, tmp_path: Path) -> None:
     done = run(installed / "serd", "models", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert {manifest["name"] for manifest in json.loads(done.stdout)} == {"serd-crnn", "silero-vad"}
+    names = {manifest["name"] for manifest in json.loads(done.stdout)}
+    assert names == {"serd-crnn", "serd-vad", "silero-vad"}
 
 
 def test_the_trainer_says_what_it_lacks(installed: Path, tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ class StreamsSection(Section):
 class VadSection(Section):
     """Voice activity detection."""
 
-    detector: Literal["auto", "silero", "energy"] = "auto"
+    detector: Literal["auto", "serd-vad", "silero", "energy"] = "auto"
     onset_threshold: Annotated[Number, Field(gt=0, lt=1)] = 0.5
     offset_threshold: Annotated[Number, Field(gt=0, lt=1)] = 0.35
     threads: Annotated[Integer, Field(ge=1, le=64)] = 1

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Literal, Protocol
 
 from serd.errors import ModelError
+from serd.inference.manifest import load_vad_manifest, resolve_model
 from serd.types import NATIVE_RATES_HZ, Float32Array, Int16Array, Int64Array
 from serd.vad.energy import EnergyDetector
+from serd.vad.network import NetworkDetector, open_network
 from serd.vad.silero import RESET_AFTER_SILENCE_MS, SILENCE_BELOW, SileroDetector
 
-DetectorKind = Literal["auto", "silero", "energy"]
+DetectorKind = Literal["auto", "serd-vad", "silero", "energy"]
 
 
 class Detector(Protocol):
@@ -18,7 +20,7 @@ class Detector(Protocol):
     Attributes
     ----------
     name
-        ``silero`` or ``energy``.
+        ``serd-vad``, ``silero`` or ``energy``.
     sample_rate_hz, frame_samples
         What frames must be: 32 ms at 8000 or 16000 Hz.
     """
@@ -56,7 +58,7 @@ def make_detector(
     Parameters
     ----------
     kind
-        ``auto`` is silero when the package with its network is installed and the energy gate
+        ``auto`` is silero when the package with its network is installed and ``serd-vad``
         otherwise; the caller tells the user which (`Detector.name`).
     threads
         Threads of one model call; of no use to the energy gate.
@@ -69,7 +71,7 @@ def make_detector(
     ------
     ModelError
         ``vad_model_missing``: kind is ``silero`` and its package is not installed; other codes:
-        its file is not the one that the manifest names.
+        the file is not the one that the manifest names.
     DeviceError
         onnxruntime is missing or installed twice.
     """
@@ -77,11 +79,13 @@ def make_detector(
         raise ValueError(f"detectors work at 8000 and 16000 Hz, not {sample_rate_hz}")
     if kind == "energy":
         return EnergyDetector(sample_rate_hz, rows)
-    try:
-        return SileroDetector.load(
-            sample_rate_hz, rows, threads, reset_after_silence_ms, silence_below
-        )
-    except ModelError as error:
-        if kind == "auto" and error.code == "vad_model_missing":
-            return EnergyDetector(sample_rate_hz, rows)
-        raise
+    if kind != "serd-vad":
+        try:
+            return SileroDetector.load(
+                sample_rate_hz, rows, threads, reset_after_silence_ms, silence_below
+            )
+        except ModelError as error:
+            if kind == "silero" or error.code != "vad_model_missing":
+                raise
+    manifest = load_vad_manifest(resolve_model("serd-vad"))
+    return NetworkDetector(open_network(manifest, threads), manifest, sample_rate_hz, rows)

@@ -1,4 +1,4 @@
-"""Energy gate over rows, for where silero's network is not installed.
+"""Energy gate over rows, for where no network shall run.
 
 The level of each of six bands of the telephone channel is compared with the noise floor of the
 band, which falls quickly to every quieter frame and creeps up through louder ones. The mean of what

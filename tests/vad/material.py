@@ -29,6 +29,19 @@ def through_mulaw(samples: Int16Array) -> Int16Array:
     return decode_mulaw(encode_mulaw(samples))
 
 
+def babble(rate_hz: int, recordings: int, seconds: float = 3.0) -> Int16Array:
+    """int16[recordings, samples]: tone bursts and noise that keep the network busy."""
+    rng = np.random.default_rng(7)
+    time = np.arange(round(seconds * rate_hz)) / rate_hz
+    pitch = rng.uniform(90, 250, (recordings, 1))
+    wobble = 1 + 0.1 * np.sin(2 * np.pi * rng.uniform(2, 6, (recordings, 1)) * time)
+    phase = 2 * np.pi * np.cumsum(pitch * wobble, axis=1) / rate_hz
+    voice = np.sum([np.sin(k * phase) / k for k in range(1, 12)], axis=0)
+    gate = np.sin(2 * np.pi * rng.uniform(0.5, 3, (recordings, 1)) * time) > 0
+    level = rng.uniform(100, 5000, (recordings, 1))
+    return np.asarray(voice * gate * level + rng.normal(0, 30, voice.shape), np.int16)
+
+
 def listen(detector: Detector, recordings: list[Int16Array]) -> list[Float32Array]:
     """Probabilities of several recordings of any length, each a row, from a fresh state."""
     frame = detector.frame_samples

