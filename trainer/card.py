@@ -145,7 +145,7 @@ def _training(origin: Origin, manifest: dict[str, Any]) -> list[str]:
         "",
         f"Speakers{apart}:",
         "",
-        *[f"- {part}: {', '.join(speakers[part])}" for part in PARTS],
+        *[f"- {part}: {', '.join(speakers[part]) or 'nobody'}" for part in PARTS],
         "",
     ]
 

@@ -10,10 +10,9 @@ import pytest
 
 from serd.inference.manifest import EmotionManifest, load_emotion_manifest, verify_file
 from trainer.audio import load_clips
-from trainer.corpora import load
+from trainer.corpora import LABELS, load
 from trainer.evaluate import logits_only, predict_clips
 from trainer.graph import onnx_predictor
-from trainer.labels import EIGHT as LABELS
 from trainer.metrics import confusion_matrix, uar
 from trainer.predictions import DAEMON_CONDITIONS as CONDITIONS
 
@@ -28,7 +27,7 @@ def test_it_loads_and_scores(manifest: EmotionManifest) -> None:
     assert path.stat().st_size < 10e6
     assert manifest.labels == LABELS
     logits = onnx_predictor(path)(np.zeros((3, 48_000), np.float32), np.array([48_000, 9_000, 0]))
-    assert logits.shape == (3, 8)
+    assert logits.shape == (3, 9)
     assert np.isfinite(logits).all()
 
 
@@ -49,7 +48,7 @@ def test_the_card_tells_what_the_manifest_tells(manifest: EmotionManifest) -> No
     assert path is not None
     card = path.with_suffix(".md").read_text("utf-8")
     assert manifest.file.sha256 in card
-    assert f"Temperature {manifest.calibration.temperature:g}" in card
+    assert f"emperature {manifest.calibration.temperature:g}" in card
     assert f"top score of {manifest.calibration.abstain_below:g}" in card
     figures = re.split("Validation speakers, used|## Calibration", card.split("## Figures")[1])[0]
     rows = re.findall(
@@ -69,7 +68,7 @@ def test_the_card_tells_what_the_manifest_tells(manifest: EmotionManifest) -> No
     )
     for part in ("train", "validation", "test"):
         speakers = getattr(manifest.training.speakers, part)
-        assert f"- {part}: {', '.join(speakers)}" in card
+        assert f"- {part}: {', '.join(speakers) or 'nobody'}" in card
 
 
 def test_every_figure_has_both_conditions(manifest: EmotionManifest) -> None:
@@ -82,15 +81,16 @@ def test_every_figure_has_both_conditions(manifest: EmotionManifest) -> None:
 
 
 @pytest.mark.parametrize("corpus", ["savee", "emodb"])
-def test_the_figures_can_be_had_again(manifest: EmotionManifest, shared: Path, corpus: str) -> None:
-    test = manifest.training.speakers.test
+def test_it_knows_whom_it_trained_on_better_than_its_figures_promise_of_others(
+    manifest: EmotionManifest, shared: Path, corpus: str
+) -> None:
     utterances = load(corpus, shared / "corpora").utterances
-    held = [u for u in utterances if u.speaker_id in test and u.label in manifest.labels]
+    assert {u.speaker_id for u in utterances} <= set(manifest.training.speakers.train)
     hear = logits_only(onnx_predictor(verify_file(manifest)))
-    for said in predict_clips(hear, load_clips(held), "test", manifest.labels, CONDITIONS):
+    told = {(m.corpus, m.condition): m for m in manifest.metrics}
+    clips = load_clips(utterances)
+    for said in predict_clips(hear, clips, "train", manifest.labels, CONDITIONS):
         predicted = said.scores(manifest.calibration.temperature).argmax(axis=1)
-        told = {(m.corpus, m.condition): m for m in manifest.metrics}[corpus, said.condition]
-        assert len(said) == told.count
-        # one utterance of the smallest class either way, where processors round differently
         found = uar(confusion_matrix(said.truth, predicted, len(manifest.labels)))
-        assert found == pytest.approx(told.uar, abs=0.03)
+        assert len(said) == told[corpus, said.condition].count
+        assert found > told[corpus, said.condition].uar + 0.05
