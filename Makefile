@@ -41,7 +41,7 @@ $(DEVELOPMENT): pyproject.toml | $(RUNTIME)
 	@echo "Installing $(TORCH) into $(VENV)"
 	@$(PIP) '$(TORCH)'
 	@echo "Installing the tools for training and testing into $(VENV)"
-	@$(PIP) --editable '.[cpu,train,dev]'
+	@$(PIP) --editable '.[cpu,train,backbone,dev]'
 	@touch $@
 
 demo: $(RUNTIME)  ## see a real daemon at work on a recorded conversation (40 seconds)
