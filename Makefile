@@ -31,12 +31,12 @@ $(BIN)/python:
 	@echo "Creating $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 
-$(RUNTIME): pyproject.toml | $(BIN)/python
+$(RUNTIME): pyproject.toml Makefile | $(BIN)/python
 	@echo "Installing serd and its CPU runtime into $(VENV) (about a minute)"
 	@$(PIP) --editable '.[cpu]'
 	@touch $@
 
-$(DEVELOPMENT): pyproject.toml | $(RUNTIME)
+$(DEVELOPMENT): pyproject.toml Makefile | $(RUNTIME)
 	@.ci/system-packages audio interop
 	@echo "Installing $(TORCH) into $(VENV)"
 	@$(PIP) '$(TORCH)'
