@@ -148,18 +148,12 @@ def is_fixed(recipe: Recipe) -> bool:
         return False
     if isinstance(recipe.model, BackboneSettings):
         alone = recipe.shift_samples == 0 and recipe.distil is None
-        return alone and has_fixed_embedding(recipe.model)
+        return alone and recipe.model.is_embedding_fixed
     frontend = recipe.frontend
     summary = isinstance(frontend, FrameSettings) and bool(frontend.summary)
     # Cuts are whole steps of a teacher's features.
     whole_frames = STEP_SAMPLES % frontend.hop_length == 0 and not summary
     return recipe.shift_samples == 0 or whole_frames
-
-
-def has_fixed_embedding(settings: BackboneSettings) -> bool:
-    """Whether nothing before the head learns."""
-    learns = settings.combine == "mix" and len(settings.layers) > 1
-    return settings.fine_tune == 0 and settings.pooling == "statistics" and not learns
 
 
 def measure(module: Frontend | Backbone, audio: Float32, length: Int64) -> tuple[Float32, Int64]:
