@@ -69,18 +69,6 @@ def find_folds(
     return folds(protocol, utterances, recipe.seed, recipe.corpora)
 
 
-def load_split(recipe: Recipe, places: Places) -> Split:
-    """The recipe's corpora, divided by the first fold of its first protocol.
-
-    Raises
-    ------
-    TrainerError
-        see `read_utterances` and `find_folds`.
-    """
-    protocol = recipe.protocols[0]
-    return find_folds(recipe, protocol, read_utterances(recipe, places))[0].split
-
-
 def choose_clips(clips: Clips, indices: Int64) -> Clips:
     """Some of the recordings, in the order given."""
     pieces = [clips.clip(index) for index in indices.tolist()]

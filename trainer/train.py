@@ -20,12 +20,11 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from trainer.audio import Float32, to_float
-from trainer.batches import Batch, Batches, TrainingData, sampling_weights, shift_left
+from trainer.batches import Batch, Batches, TrainingData
 from trainer.checkpoint import (
     BEST,
     LAST,
     check_same_run,
-    load_trained,
     read_checkpoint,
     write_checkpoint,
 )
@@ -41,18 +40,6 @@ from trainer.models import EmotionModel, build
 from trainer.models.backbone import Backbone
 from trainer.recipe import Recipe
 from trainer.schedule import Progress, learning_rate
-
-__all__ = [
-    "Run",
-    "Student",
-    "TrainingData",
-    "average_of",
-    "learning_rate",
-    "load_trained",
-    "read_checkpoint",
-    "sampling_weights",
-    "shift_left",
-]
 
 _UAR = {
     "clean": "validation_uar",

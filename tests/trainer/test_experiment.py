@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from trainer.checkpoint import load_trained
 from trainer.errors import TrainerError
 from trainer.experiment import (
     RECIPE,
@@ -24,7 +25,7 @@ from trainer.predictions import CONDITIONS, load_predictions
 from trainer.prepare import Places
 from trainer.recipe import Recipe, load_recipes, parse_recipes
 from trainer.reporting.build import build_report
-from trainer.train import Run, load_trained
+from trainer.train import Run
 
 TEXT = """
 name = "side-by-side"

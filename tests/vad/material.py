@@ -56,6 +56,24 @@ def listen(detector: Detector, recordings: list[Int16Array]) -> list[Float32Arra
     return out
 
 
+def listen_in_any_company(
+    detector: Detector, recordings: Int16Array, frame: int, rng: np.random.Generator
+) -> Float32Array:
+    """Each recording in a row of its own, at its own pace, beside others drawn at random."""
+    rows = len(recordings)
+    place = rng.permutation(rows + 7)[:rows]
+    done = np.zeros(rows, np.int64)
+    count = recordings.shape[1] // frame
+    heard = np.zeros((rows, count), np.float32)
+    while (done < count).any():
+        ready = rng.permutation(np.flatnonzero(done < count))
+        chosen = ready[: rng.integers(1, len(ready) + 1)]
+        pieces = [recordings[k, done[k] * frame : (done[k] + 1) * frame] for k in chosen]
+        heard[chosen, done[chosen]] = detector.step(place[chosen], np.stack(pieces))
+        done[chosen] += 1
+    return heard
+
+
 def turns(path: Path) -> dict[str, list[tuple[float, float]]]:
     """Start and end, in seconds, of the turns of every recording that an RTTM file speaks of."""
     found: dict[str, list[tuple[float, float]]] = {}

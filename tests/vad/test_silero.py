@@ -20,6 +20,7 @@ from tests.vad.material import (
     babble,
     conversations,
     listen,
+    listen_in_any_company,
     load,
     long_stream,
     through_mulaw,
@@ -70,17 +71,7 @@ def test_rows_do_not_depend_on_their_company(silero: Load, rate_hz: int) -> None
     recordings = babble(rate_hz, 33, seconds=1.5)
     frame = frame_samples(rate_hz)
     together = np.stack(listen(silero(rate_hz, 33), list(recordings)))
-    detector = silero(rate_hz, 40)
-    place = rng.permutation(40)[:33]
-    done = np.zeros(33, np.int64)
-    count = recordings.shape[1] // frame
-    apart = np.zeros_like(together)
-    while (done < count).any():
-        ready = rng.permutation(np.flatnonzero(done < count))
-        chosen = ready[: rng.integers(1, len(ready) + 1)]
-        pieces = [recordings[k, done[k] * frame : (done[k] + 1) * frame] for k in chosen]
-        apart[chosen, done[chosen]] = detector.step(place[chosen], np.stack(pieces))
-        done[chosen] += 1
+    apart = listen_in_any_company(silero(rate_hz, 40), recordings, frame, rng)
     assert np.array_equal(apart, together)
 
 
