@@ -67,6 +67,10 @@ def test_it_carries_what_the_program_needs(wheel: Path, repository: Path) -> Non
         "serd/py.typed",
         "serd/config/defaults.toml",
         "serd/demo/two-voices.flac",
+        "serd/models/serd-crnn-8k.onnx",
+        "serd/models/serd-crnn-int8-8k.onnx",
+        "serd/models/serd-crnn-int8.json",
+        "serd/models/serd-crnn-int8.onnx",
         "serd/models/serd-crnn.json",
         "serd/models/serd-crnn.md",
         "serd/models/serd-crnn.onnx",
@@ -95,7 +99,7 @@ def test_the_models_are_the_shipped_ones(installed: Path, tmp_path: Path) -> Non
     done = run(installed / "serd", "models", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     names = {manifest["name"] for manifest in json.loads(done.stdout)}
-    assert names == {"serd-crnn", "serd-vad", "silero-vad"}
+    assert names == {"serd-crnn", "serd-crnn-int8", "serd-vad", "silero-vad"}
 
 
 def test_the_trainer_says_what_it_lacks(installed: Path, tmp_path: Path) -> None:

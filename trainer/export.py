@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ from trainer.evaluate import Segments, cut_segments, torch_predictor
 from trainer.features import LogMelSettings
 from trainer.graph import largest_difference, onnx_predictor, write_onnx
 from trainer.licence import Licence, licence_of
-from trainer.models import BackboneSettings, EmotionModel
+from trainer.models import BackboneSettings, Crnn, EmotionModel
 from trainer.origin import Origin
 from trainer.protocol_settings import describe
 from trainer.quantise import append_scaling
 from trainer.recipe import Recipe
-from trainer.variants import Variant, try_fp16, try_int8
+from trainer.unpadded import SAMPLE_RATE_HZ as NARROW_RATE_HZ
+from trainer.variants import Variant, try_fp16, try_int8, try_unpadded
 
 PARITY_TOLERANCE = 1e-4
 PARITY_ROWS = 48
@@ -124,14 +126,20 @@ def export(
             wanted = [try_int8] * int8 + [try_fp16] * fp16
             variants = [attempt(path, segments, len(origin.labels)) for attempt in wanted]
             graphs = [path, *(v.path for v in variants if v.path is not None)]
+            unpadded = _write_unpadded(origin, segments, path, graphs)
+            lean = {graph: v.path for graph, v in unpadded.items() if v.path is not None}
             if origin.calibration.scaling.method == "vector":
-                for graph in graphs:
+                for graph in (*graphs, *lean.values()):
                     append_scaling(graph, origin.calibration.scaling)
-            manifests = [build_manifest(origin, licence, graph, version) for graph in graphs]
+            manifests = [
+                build_manifest(origin, licence, graph, version, lean.get(graph)) for graph in graphs
+            ]
             for graph, manifest in zip(graphs, manifests, strict=True):
                 text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
                 graph.with_suffix(".json").write_text(text, "utf-8")
-            card = model_card(origin, manifests[0], licence, path, worst, variants, note)
+            card = model_card(
+                origin, manifests[0], licence, path, worst, [*unpadded.values(), *variants], note
+            )
             path.with_suffix(".md").write_text(card, "utf-8")
             _replace(Path(scratch), folder, name)
     except OSError as error:
@@ -150,10 +158,24 @@ def _replace(scratch: Path, folder: Path, name: str) -> None:
     made = {path.name for path in scratch.iterdir()}
     for path in sorted(scratch.iterdir()):
         path.replace(folder / path.name)
-    for kind in ("int8", "fp16"):
+    for kind in ("int8", "fp16", "8k", "int8-8k"):
         for suffix in (".onnx", ".json"):
             if f"{name}-{kind}{suffix}" not in made:
                 (folder / f"{name}-{kind}{suffix}").unlink(missing_ok=True)
+
+
+def _write_unpadded(
+    origin: Origin, segments: Segments, path: Path, graphs: Sequence[Path]
+) -> dict[Path, Variant]:
+    """The graph without padding that goes with `path`, and with its int8 form among `graphs`."""
+    if not isinstance(origin.model, Crnn):
+        return {}
+    made = {path: try_unpadded(origin.model, path, segments)}
+    narrow = made[path].path
+    int8 = path.with_name(f"{path.stem}-int8.onnx")
+    if narrow is not None and int8 in graphs:
+        made[int8] = try_int8(narrow, segments, len(origin.labels), narrow=True)
+    return made
 
 
 def _write(origin: Origin, segments: Segments, path: Path) -> float | None:
@@ -222,9 +244,11 @@ def frontend_section(recipe: Recipe) -> dict[str, object] | None:
 
 
 def build_manifest(
-    origin: Origin, licence: Licence, onnx_path: Path, version: int
+    origin: Origin, licence: Licence, onnx_path: Path, version: int, unpadded: Path | None = None
 ) -> dict[str, Any]:
     """The manifest's content; the model is called as the file is.
+
+    `unpadded` is its graph for 8 kHz rows without padding.
 
     Raises
     ------
@@ -236,10 +260,7 @@ def build_manifest(
         "kind": "emotion",
         "name": onnx_path.stem,
         "version": version,
-        "file": {
-            "path": onnx_path.name,
-            "sha256": hashlib.sha256(onnx_path.read_bytes()).hexdigest(),
-        },
+        "file": _reference(onnx_path),
         "licence": licence.name,
         "input": {
             "audio": "audio",
@@ -265,11 +286,22 @@ def build_manifest(
         },
         "metrics": _metrics(origin),
     }
+    if unpadded is not None and isinstance(origin.model, EmotionModel):
+        manifest["unpadded"] = {
+            "file": _reference(unpadded),
+            "sample_rate_hz": NARROW_RATE_HZ,
+            # A frame of the front end.
+            "least_samples": origin.model.frontend.n_fft // 2,
+        }
     try:
         EmotionManifest.model_validate_json(json.dumps(manifest))
     except ValueError as error:
         raise TrainerError(f"serd refuses the manifest: {error}") from None
     return manifest
+
+
+def _reference(path: Path) -> dict[str, str]:
+    return {"path": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def _protocol(origin: Origin) -> str:

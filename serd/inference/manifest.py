@@ -25,7 +25,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from serd.errors import ModelError
-from serd.inference.schema import EmotionManifest, Manifest, VadManifest
+from serd.inference.schema import EmotionManifest, FileReference, Manifest, VadManifest
 
 __all__ = [
     "EmotionManifest",
@@ -39,6 +39,7 @@ __all__ = [
     "resolve_model",
     "shipped_models",
     "verify_file",
+    "verify_unpadded_file",
 ]
 
 _KINDS: dict[str, type[EmotionManifest | VadManifest]] = {
@@ -115,20 +116,7 @@ def model_file(manifest: Manifest) -> Path:
         ``model_package_missing``: the distribution is not installed; ``model_file_missing``: the
         file is not where the manifest says.
     """
-    reference = manifest.file
-    if reference.package is None:
-        if manifest.path is None:
-            raise ModelError(
-                "model_file_missing",
-                f"{manifest.where}: file.path: relative to a manifest that has no file",
-            )
-        folder = manifest.path.parent
-    else:
-        folder = _package_folder(manifest, reference.package, reference.module)
-    path = folder / reference.path
-    if not path.is_file():
-        raise ModelError("model_file_missing", f"{manifest.where}: file.path: no file {path}")
-    return path
+    return _find(manifest, manifest.file, "file")
 
 
 def verify_file(manifest: Manifest) -> Path:
@@ -139,18 +127,45 @@ def verify_file(manifest: Manifest) -> Path:
     ModelError
         ``model_sha256`` when the file is another one, and the errors of `model_file`.
     """
-    path = model_file(manifest)
+    return _verify(manifest, manifest.file, "file")
+
+
+def verify_unpadded_file(manifest: EmotionManifest) -> Path | None:
+    """`verify_file` of the graph for rows without padding; None when the manifest has none."""
+    if manifest.unpadded is None:
+        return None
+    return _verify(manifest, manifest.unpadded.file, "unpadded.file")
+
+
+def _find(manifest: Manifest, reference: FileReference, field: str) -> Path:
+    if reference.package is None:
+        if manifest.path is None:
+            raise ModelError(
+                "model_file_missing",
+                f"{manifest.where}: {field}.path: relative to a manifest that has no file",
+            )
+        folder = manifest.path.parent
+    else:
+        folder = _package_folder(manifest, reference.package, reference.module, field)
+    path = folder / reference.path
+    if not path.is_file():
+        raise ModelError("model_file_missing", f"{manifest.where}: {field}.path: no file {path}")
+    return path
+
+
+def _verify(manifest: Manifest, reference: FileReference, field: str) -> Path:
+    path = _find(manifest, reference, field)
     try:
         actual = file_sha256(path)
     except OSError as error:
         raise ModelError(
             "model_file_missing",
-            f"{manifest.where}: file.path: {path}: {error.strerror or error}",
+            f"{manifest.where}: {field}.path: {path}: {error.strerror or error}",
         ) from error
-    if actual != manifest.file.sha256:
+    if actual != reference.sha256:
         raise ModelError(
             "model_sha256",
-            f"{manifest.where}: file.sha256: is {manifest.file.sha256}, but {path} has {actual}",
+            f"{manifest.where}: {field}.sha256: is {reference.sha256}, but {path} has {actual}",
         )
     return path
 
@@ -213,7 +228,7 @@ def _shipped_paths() -> list[Path]:
     return sorted(entry for entry in entries if entry.suffix == ".json")
 
 
-def _package_folder(manifest: Manifest, package: str, module: str | None) -> Path:
+def _package_folder(manifest: Manifest, package: str, module: str | None, field: str) -> Path:
     name = module or package.replace("-", "_")
     # A loaded module without a spec makes find_spec raise ValueError; it is no package either.
     try:
@@ -224,7 +239,8 @@ def _package_folder(manifest: Manifest, package: str, module: str | None) -> Pat
     if not locations:
         raise ModelError(
             "model_package_missing",
-            f"{manifest.where}: file.package: {package} is not installed (pip install {package})",
+            f"{manifest.where}: {field}.package: {package} is not installed "
+            f"(pip install {package})",
         )
     return Path(locations[0])
 

@@ -93,7 +93,7 @@ class System(Protocol):
         """Load the CUDA libraries and cuDNN; names of those that are not there."""
         ...
 
-    def session(self, path: Path, providers: Sequence[Any], threads: int) -> Any:
+    def session(self, model: Path | bytes, providers: Sequence[Any], threads: int) -> Any:
         """An `onnxruntime.InferenceSession` without fallback."""
         ...
 
@@ -112,14 +112,14 @@ class LiveSession:
 
 
 def open_session(
-    path: Path, device: Device | str, threads: int = 1, system: System | None = None
+    model: Path | bytes, device: Device | str, threads: int = 1, system: System | None = None
 ) -> LiveSession:
-    """Open an ONNX file on the device asked for.
+    """Open an ONNX model on the device asked for.
 
     Parameters
     ----------
-    path
-        The ONNX file.
+    model
+        The ONNX file, or what would be in one.
     device
         ``auto``, ``cpu`` or ``cuda``.
     threads
@@ -143,16 +143,16 @@ def open_session(
     system = system or InstalledRuntime()
     _check_installation(system)
     if device is Device.CPU:
-        return LiveSession(_cpu_session(system, path, threads), CPU, "")
+        return LiveSession(_cpu_session(system, model, threads), CPU, "")
     problem = find_cuda_problem(system)
     if problem is None:
-        opened = _cuda_session(system, path, threads)
+        opened = _cuda_session(system, model, threads)
         if isinstance(opened, LiveSession):
             return opened
         problem = opened
     if device is Device.CUDA:
         raise DeviceError(problem.code, f'device "cuda" is not available: {problem}')
-    return LiveSession(_cpu_session(system, path, threads), CPU, f"no CUDA: {problem.missing}")
+    return LiveSession(_cpu_session(system, model, threads), CPU, f"no CUDA: {problem.missing}")
 
 
 def find_cuda_problem(system: System) -> Problem | None:
@@ -254,7 +254,7 @@ class InstalledRuntime:
                 missing.append(name)
         return missing
 
-    def session(self, path: Path, providers: Sequence[Any], threads: int) -> Any:
+    def session(self, model: Path | bytes, providers: Sequence[Any], threads: int) -> Any:
         """A session with `threads` operator threads that do not spin between runs."""
         runtime = _onnxruntime()
         options = runtime.SessionOptions()
@@ -262,12 +262,15 @@ class InstalledRuntime:
         options.inter_op_num_threads = 1
         options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
         options.use_deterministic_compute = True
+        # A plan of memory is made and kept for good for each shape that comes, and segments come
+        # in any length, frames in any number of rows. Without plans runs take as long as with.
+        options.enable_mem_pattern = False
         options.log_severity_level = 3
         # Spinning workers burn a core between batches, which capture and detection need.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry(_RECORD_ASSIGNMENT, "1")
         return runtime.InferenceSession(
-            os.fspath(path), options, providers=list(providers), enable_fallback=False
+            os.fspath(model), options, providers=list(providers), enable_fallback=False
         )
 
 
@@ -310,22 +313,23 @@ def _check_installation(system: System) -> None:
         )
 
 
-def _cpu_session(system: System, path: Path, threads: int) -> Any:
+def _cpu_session(system: System, model: Path | bytes, threads: int) -> Any:
     # The runtime's exceptions share no base but Exception.
     try:
-        return system.session(path, [CPU], threads)
+        return system.session(model, [CPU], threads)
     except DeviceError:
         raise
     except Exception as error:
-        raise ModelError("model_unreadable", f"{path}: onnxruntime: {error}") from error
+        where = "a model in memory" if isinstance(model, bytes) else model
+        raise ModelError("model_unreadable", f"{where}: onnxruntime: {error}") from error
 
 
-def _cuda_session(system: System, path: Path, threads: int) -> LiveSession | Problem:
+def _cuda_session(system: System, model: Path | bytes, threads: int) -> LiveSession | Problem:
     try:
-        session = system.session(path, [(CUDA, _CUDA_OPTIONS), CPU], threads)
+        session = system.session(model, [(CUDA, _CUDA_OPTIONS), CPU], threads)
     except Exception as error:
         # A file that the CPU refuses as well is the model's fault, not the device's.
-        _cpu_session(system, path, threads)
+        _cpu_session(system, model, threads)
         return Problem(
             "cuda_session_failed",
             f"onnxruntime cannot open the model on the GPU: {error}",

@@ -83,6 +83,24 @@ class AudioInput(_Part):
         return self
 
 
+class UnpaddedGraph(_Part):
+    """A second graph of the same weights, for rows that have no padding.
+
+    It has no input but the audio, float32 ``[batch, samples]`` in [-1, 1] at `sample_rate_hz` with
+    both axes free, and gives the logits that the other graph gives for the same audio, resampled.
+    Its inputs and outputs have the other's names. `least_samples` are what it needs of a row.
+    """
+
+    file: FileReference
+    sample_rate_hz: Count
+    least_samples: Count
+
+    @field_validator("sample_rate_hz")
+    @classmethod
+    def _native(cls, rate_hz: int) -> int:
+        return _native_rate(rate_hz)
+
+
 class LogitsOutput(_Part):
     """Name of the graph's output: float32 ``[batch, labels]``, before calibration."""
 
@@ -212,6 +230,7 @@ class EmotionManifest(_Manifest):
     calibration: Calibration
     training: Training
     metrics: tuple[Metric, ...]
+    unpadded: UnpaddedGraph | None = None
 
     @field_validator("labels")
     @classmethod

@@ -11,6 +11,8 @@ from serd.inference.manifest import EmotionManifest
 FLOAT = "tensor(float)"
 INT64 = "tensor(int64)"
 
+_FREE = -1
+
 
 class Tensor(Protocol):
     """A graph input or output as ONNX Runtime describes it (`NodeArg`)."""
@@ -56,6 +58,27 @@ def check_signature(
     _check(where, "output.logits", logits, outputs, FLOAT, "labels", len(manifest.labels))
 
 
+def check_unpadded_signature(
+    manifest: EmotionManifest, inputs: Sequence[Tensor], outputs: Sequence[Tensor]
+) -> None:
+    """Compare the graph for rows without padding with its manifest.
+
+    Raises
+    ------
+    ModelError
+        ``model_signature``; the message names the manifest's field and says what the graph has.
+    """
+    where = str(manifest.path or manifest.name)
+    audio, logits = manifest.input.audio, manifest.output.logits
+    others = [tensor.name for tensor in inputs if tensor.name != audio]
+    if others:
+        raise ModelError(
+            "model_signature", f"{where}: unpadded: the graph also wants {', '.join(others)}"
+        )
+    _check(where, "input.audio", audio, inputs, FLOAT, "unpadded", _FREE)
+    _check(where, "output.logits", logits, outputs, FLOAT, "labels", len(manifest.labels))
+
+
 def _check(
     where: str,
     field: str,
@@ -80,6 +103,10 @@ def _check(
         raise refuse(field, f"{name!r} has shape {shape} in the graph, must be {axes}")
     if isinstance(shape[0], int):
         raise refuse(field, f"{name!r} has a fixed batch of {shape[0]} in the graph")
+    if size == _FREE:
+        if isinstance(shape[1], int):
+            raise refuse(size_field, f"{name!r} has {shape[1]} samples in the graph, must be free")
+        return
     # A free second axis says nothing against the manifest; the warm-up run shows the rest.
     if size is not None and isinstance(shape[1], int) and shape[1] != size:
         raise refuse(size_field, f"is {size} here, {name!r} has {shape[1]} in the graph")

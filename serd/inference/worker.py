@@ -9,13 +9,13 @@ from enum import StrEnum
 from functools import partial
 from typing import Any, Protocol
 
-import numpy as np
 import structlog
 
-from serd.audio.resample import to_model_rate
 from serd.clock import Clock, SystemClock
 from serd.inference.batcher import Batcher
-from serd.types import Float32Array, Int16Array, Int64Array
+from serd.inference.model import Segment
+from serd.threads import name_thread
+from serd.types import Float32Array, Int16Array
 
 _log = structlog.get_logger(__name__)
 
@@ -32,22 +32,17 @@ class Scorer(Protocol):
     """What the worker needs of a model; `EmotionModel` is one."""
 
     @property
-    def samples(self) -> int:
-        """Length of a row of input."""
-        ...
-
-    @property
-    def sample_rate_hz(self) -> int:
-        """Rate of a row of input."""
-        ...
-
-    @property
     def largest_batch(self) -> int:
-        """Rows beyond which a larger batch gains nothing."""
+        """Segments beyond which a larger batch gains nothing."""
         ...
 
-    def run(self, audio: Float32Array, length: Int64Array) -> Float32Array:
-        """Probabilities float32 ``[n, labels]`` of float32 ``[n, samples]``, int64 ``[n]``."""
+    @property
+    def compute_ns(self) -> int:
+        """CPU time spent inside the model's runtime so far."""
+        ...
+
+    def score(self, segments: Sequence[Segment]) -> Float32Array:
+        """Probabilities float32 ``[n, labels]`` of `n` segments."""
         ...
 
 
@@ -134,9 +129,6 @@ class InferenceWorker:
             min(options.max_batch, model.largest_batch),
             round(options.max_wait_ms * 1e6),
         )
-        rows = self._batcher.max_batch
-        self._audio: Float32Array = np.zeros((rows, model.samples), dtype=np.float32)
-        self._length: Int64Array = np.zeros(rows, dtype=np.int64)
         # Guards everything below and the batcher; signalled when any of it changes.
         self._changed = threading.Condition()
         self._busy = False
@@ -168,6 +160,19 @@ class InferenceWorker:
     def queued(self) -> int:
         """Segments that wait, for submitters who can hold back. Cheap: takes no lock."""
         return len(self._batcher)
+
+    @property
+    def compute_ns(self) -> int:
+        """CPU time of the thread inside the model's runtime; any thread may ask, without a lock."""
+        return self._model.compute_ns
+
+    def oldest_wait_ns(self) -> int:
+        """How long the oldest segment that no batch has taken yet has waited; 0 if there is none.
+
+        Cheap: takes no lock.
+        """
+        oldest_ns = self._batcher.oldest_ns()
+        return 0 if oldest_ns is None else max(0, self._clock.monotonic_ns() - oldest_ns)
 
     def counts(self) -> dict[str, int]:
         """Monotonic counters, and the gauges ``queue_segments`` and ``queue_peak_segments``."""
@@ -239,6 +244,7 @@ class InferenceWorker:
         return not self._busy and not len(self._batcher)
 
     def _loop(self) -> None:
+        name_thread("serd-inference")
         while (jobs := self._next_batch()) is not None:
             results, failed = self._score(jobs)
             with self._changed:
@@ -271,41 +277,26 @@ class InferenceWorker:
 
     def _score(self, jobs: list[SegmentJob]) -> tuple[list[Result], list[SegmentJob]]:
         started_ns = self._clock.monotonic_ns()
-        ready: list[SegmentJob] = []
-        failed: list[SegmentJob] = []
-        for job in jobs:
-            try:
-                self._fill(len(ready), job)
-            except Exception as error:
-                self._note_failure(error)
-                failed.append(job)
-            else:
-                ready.append(job)
-        if not ready:
-            return [], failed
         try:
-            scores = self._model.run(self._audio[: len(ready)], self._length[: len(ready)])
+            scores = self._model.score(jobs)
         except Exception as error:
             self._note_failure(error)
-            if len(ready) == 1:
-                return [], failed + ready
-            results, alone_failed = self._score_alone(ready)
-            return results, failed + alone_failed
+            return ([], jobs) if len(jobs) == 1 else self._score_alone(jobs)
         self._failing = False
         finished_ns = self._clock.monotonic_ns()
         results = [
-            Result(job, row, started_ns, finished_ns, len(ready))
-            for job, row in zip(ready, scores, strict=True)
+            Result(job, row, started_ns, finished_ns, len(jobs))
+            for job, row in zip(jobs, scores, strict=True)
         ]
-        return results, failed
+        return results, []
 
     def _score_alone(self, jobs: Sequence[SegmentJob]) -> tuple[list[Result], list[SegmentJob]]:
         results: list[Result] = []
         failed: list[SegmentJob] = []
-        for row, job in enumerate(jobs):
+        for job in jobs:
             started_ns = self._clock.monotonic_ns()
             try:
-                scores = self._model.run(self._audio[row : row + 1], self._length[row : row + 1])
+                scores = self._model.score([job])
             except Exception as error:
                 self._note_failure(error)
                 failed.append(job)
@@ -313,17 +304,6 @@ class InferenceWorker:
                 finished_ns = self._clock.monotonic_ns()
                 results.append(Result(job, scores[0], started_ns, finished_ns, 1))
         return results, failed
-
-    def _fill(self, row: int, job: SegmentJob) -> None:
-        samples = to_model_rate(job.audio, job.sample_rate_hz, self._model.sample_rate_hz)
-        if not 1 <= len(samples) <= self._model.samples:
-            raise ValueError(
-                f"a segment of {len(samples)} samples at {self._model.sample_rate_hz} Hz; "
-                f"the model takes 1 to {self._model.samples}"
-            )
-        self._audio[row, : len(samples)] = samples
-        self._audio[row, len(samples) :] = 0.0
-        self._length[row] = len(samples)
 
     def _note_failure(self, error: Exception) -> None:
         with self._changed:

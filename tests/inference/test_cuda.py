@@ -18,7 +18,9 @@ from serd.inference.providers import (
     open_session,
     ops_by_provider,
 )
-from tests.inference.tiny import build_model, segments
+from serd.inference.runner import BoundRunner, PlainRunner
+from serd.inference.worker import SegmentJob
+from tests.inference.tiny import LABELS, build_model, segments
 
 TOLERANCE = 5e-3
 
@@ -72,6 +74,31 @@ class TestOnTheGpu:
             [on_gpu.run(audio[row : row + 1], length[row : row + 1]) for row in range(40)]
         )
         np.testing.assert_allclose(there, alone, atol=TOLERANCE, rtol=0)
+
+    @pytest.mark.parametrize("which", ["tiny", "serd-crnn"])
+    def test_segments_of_either_rate_score_the_cpu_s(self, tmp_path: Path, which: str) -> None:
+        path = build_model(tmp_path, unpadded=True) if which == "tiny" else resolve_model(which)
+        rng = np.random.default_rng(13)
+        on_gpu, on_cpu = (EmotionModel.load(path, device) for device in ("cuda", "cpu"))
+        on_gpu.warm_up()
+        longest = on_gpu.samples
+        jobs = [
+            SegmentJob((rng.standard_normal(samples) * 3000).astype(np.int16), rate, 0)
+            for rate, samples in [(8000, longest // 2)] * 11
+            + [(16000, longest)] * 6
+            + [(8000, longest // 3), (16000, longest // 5)]
+        ]
+        np.testing.assert_allclose(on_gpu.score(jobs), on_cpu.score(jobs), atol=TOLERANCE, rtol=0)
+
+    def test_buffers_on_the_device_change_nothing(self, tmp_path: Path) -> None:
+        build_model(tmp_path)
+        session = open_session(tmp_path / "tiny.onnx", "cuda").session
+        plain, bound = PlainRunner(session, "logits"), BoundRunner(session, "logits", len(LABELS))
+        rng = np.random.default_rng(14)
+        for rows in (1, 8, 1, 8):
+            audio, length = segments(rng, rows)
+            feed = {"audio": audio, "length": length}
+            np.testing.assert_allclose(bound.run(feed), plain.run(feed), atol=1e-5, rtol=0)
 
     def test_a_start_later_gives_the_same_scores(self, tmp_path: Path) -> None:
         path = build_model(tmp_path)

@@ -10,11 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serd.audio.resample import to_model_rate
 from serd.errors import DeviceError, ModelError
 from serd.inference.manifest import EmotionManifest, load_emotion_manifest
 from serd.inference.model import BATCH_SIZES, EmotionModel, calibrate
 from serd.inference.providers import CPU, CUDA, LiveSession
-from tests.inference.tiny import LABELS, SAMPLES, build_model, emotion_manifest, segments, write
+from serd.inference.runner import PlainRunner
+from serd.inference.worker import SegmentJob
+from serd.types import Float32Array, Int16Array
+from tests.inference.tiny import (
+    FRAME,
+    LABELS,
+    SAMPLES,
+    build_model,
+    emotion_manifest,
+    segments,
+    write,
+)
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +39,15 @@ def model(path: Path) -> EmotionModel:
     model = EmotionModel.load(path, "cpu")
     model.warm_up()
     return model
+
+
+@pytest.fixture(autouse=True)
+def _run_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fake session has no place on a device, whatever provider it claims."""
+    monkeypatch.setattr(
+        "serd.inference.model.runner",
+        lambda live, output, columns: PlainRunner(live.session, output),
+    )
 
 
 class Argument:
@@ -315,3 +336,129 @@ class TestCalibration:
         model = EmotionModel(manifest, LiveSession(FakeSession(logits), CPU, ""), (1,))
         scores = model.run(np.zeros((1, SAMPLES), np.float32), np.array([SAMPLES]))
         np.testing.assert_array_equal(scores, calibrate(logits, 3.0))
+
+
+def pieces(rng: np.random.Generator, *samples: int, rate: int = 16000) -> list[SegmentJob]:
+    return [SegmentJob(spoken(rng, count), rate, 0) for count in samples]
+
+
+def spoken(rng: np.random.Generator, samples: int) -> Int16Array:
+    return (rng.standard_normal(samples) * rng.uniform(100, 4000)).astype(np.int16)
+
+
+def padded(model: EmotionModel, segments: Sequence[SegmentJob]) -> Float32Array:
+    """What `run` says of the segments."""
+    audio = np.zeros((len(segments), model.samples), np.float32)
+    length = np.zeros(len(segments), np.int64)
+    for row, segment in enumerate(segments):
+        heard = to_model_rate(segment.audio, segment.sample_rate_hz, model.sample_rate_hz)
+        audio[row, : len(heard)] = heard
+        length[row] = len(heard)
+    return model.run(audio, length)
+
+
+def test_segments_are_brought_to_the_model_s_rate_and_length(
+    model: EmotionModel, rng: np.random.Generator
+) -> None:
+    narrow = pieces(rng, 4000, 77, 4000, rate=8000)
+    mixed = [*pieces(rng, 8000, 1, 5001), *narrow, *pieces(rng, 8000, 160, 8000, 3)]
+    np.testing.assert_allclose(model.score(mixed), padded(model, mixed), atol=1e-5, rtol=0)
+    # What an earlier, longer segment left in a row is gone.
+    for segment in reversed(mixed):
+        alone = padded(model, [segment])
+        np.testing.assert_allclose(model.score([segment]), alone, atol=1e-5, rtol=0)
+
+
+@given(
+    frames=st.lists(st.integers(1, SAMPLES // FRAME), min_size=1, max_size=30),
+    seed=st.integers(0, 99),
+)
+def test_rows_of_one_length_go_together_and_score_the_same(
+    whole: EmotionModel, frames: list[int], seed: int
+) -> None:
+    segments = pieces(np.random.default_rng(seed), *(FRAME * count for count in frames))
+    np.testing.assert_allclose(whole.score(segments), padded(whole, segments), atol=1e-5, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> EmotionModel:
+    model = EmotionModel.load(build_model(tmp_path_factory.mktemp("whole"), unpadded=True), "cpu")
+    model.warm_up()
+    return model
+
+
+class WholeSession(FakeSession):
+    """A graph for rows without padding; remembers their shapes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
+
+    def get_inputs(self) -> list[Argument]:
+        return [Argument("audio", "tensor(float)", ["batch", "samples"])]
+
+    def run(self, outputs: Sequence[str], feed: dict[str, Any]) -> list[Any]:
+        self.shapes.append(feed["audio"].shape)
+        return [np.zeros((len(feed["audio"]), len(LABELS)), dtype=np.float32)]
+
+
+def with_two(
+    tmp_path: Path, session: FakeSession, provider: str = CPU
+) -> tuple[EmotionModel, FakeSession]:
+    graph = {
+        "file": {"path": "whole.onnx", "sha256": "0" * 64},
+        "sample_rate_hz": 8000,
+        "least_samples": 80,
+    }
+    manifest = load_emotion_manifest(
+        write(tmp_path / "fake.json", emotion_manifest(unpadded=graph))
+    )
+    other = FakeSession()
+    live = [LiveSession(one, provider, "") for one in (other, session)]
+    return EmotionModel(manifest, live[0], (1, 2, 4), live[1]), other
+
+
+def test_the_cpu_sees_every_length_as_it_is(tmp_path: Path, rng: np.random.Generator) -> None:
+    session = WholeSession()
+    model, other = with_two(tmp_path, session)
+    narrow = pieces(rng, 4000, 80, 4000, 4000, 79, 4000, 4000, 80, rate=8000)
+    assert model.score([*narrow, *pieces(rng, 8000)]).shape == (9, len(LABELS))
+    assert session.shapes == [(4, 4000), (1, 4000), (2, 80)]
+    assert other.batches == [2]
+    assert other.lengths == [[158, 8000]]
+
+
+def test_a_gpu_sees_whole_windows_in_the_fixed_batch_sizes(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    session = WholeSession()
+    model, other = with_two(tmp_path, session, CUDA)
+    model.score(pieces(rng, *[4000] * 7, 3999, rate=8000))
+    assert session.shapes == [(4, 4000), (4, 4000)]
+    assert other.lengths == [[7998]]
+
+
+def test_a_second_graph_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="also wants length"):
+        with_two(tmp_path, FakeSession())
+
+    class Fixed(WholeSession):
+        def get_inputs(self) -> list[Argument]:
+            return [Argument("audio", "tensor(float)", ["batch", 4000])]
+
+    with pytest.raises(ModelError, match=r"unpadded: 'audio' has 4000 samples"):
+        with_two(tmp_path, Fixed())
+
+
+def test_a_second_graph_is_verified_too(tmp_path: Path) -> None:
+    path = build_model(tmp_path, unpadded=True)
+    (tmp_path / "tiny-whole.onnx").write_bytes(b"another")
+    with pytest.raises(ModelError, match=r"unpadded\.file\.sha256") as caught:
+        EmotionModel.load(path, "cpu")
+    assert caught.value.code == "model_sha256"
+
+
+def test_compute_time_grows_with_every_run(model: EmotionModel, rng: np.random.Generator) -> None:
+    before = model.compute_ns
+    model.score(pieces(rng, 8000))
+    assert model.compute_ns > before

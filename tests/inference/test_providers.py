@@ -96,7 +96,7 @@ class FakeSystem:
     def missing_libraries(self) -> list[str]:
         return self._missing
 
-    def session(self, path: Path, providers: Sequence[Any], threads: int) -> FakeSession:
+    def session(self, model: Path | bytes, providers: Sequence[Any], threads: int) -> FakeSession:
         names = [entry if isinstance(entry, str) else entry[0] for entry in providers]
         self.opened.append(names)
         wants_cuda = CUDA in names

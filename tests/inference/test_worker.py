@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serd.errors import ModelError
-from serd.inference.model import EmotionModel
+from serd.inference.model import EmotionModel, Segment
 from serd.inference.worker import (
     DropReason,
     InferenceWorker,
@@ -20,7 +20,7 @@ from serd.inference.worker import (
     SegmentJob,
     WorkerOptions,
 )
-from serd.types import Float32Array, Int64Array
+from serd.types import Float32Array
 from tests.fakes import FakeClock, wait_until
 from tests.inference.tiny import SAMPLES, build_model
 
@@ -29,25 +29,23 @@ FOR_EVER_MS = 3_600_000.0
 
 
 class FakeModel:
-    """Scores a row by its first sample; can be held, and fails on rows that begin loud."""
+    """Scores a segment by its first sample; can be held, and fails on those that begin loud."""
 
-    samples = 8
-    sample_rate_hz = 16000
     largest_batch = 64
+    compute_ns = 0
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
-        self.lengths: list[list[int]] = []
         self.entered = threading.Semaphore(0)
         self.gate = threading.Event()
         self.gate.set()
 
-    def run(self, audio: Float32Array, length: Int64Array) -> Float32Array:
+    def score(self, segments: Sequence[Segment]) -> Float32Array:
         self.entered.release()
         assert self.gate.wait(DEADLINE_S)
-        firsts = np.rint(audio[:, 0] * 32768).astype(int)
+        firsts = np.array([segment.audio[0] for segment in segments], np.int64)
         self.batches.append(firsts.tolist())
-        self.lengths.append(length.tolist())
+        self.compute_ns += 1000
         if (firsts >= 30000).any():
             raise ModelError("model_not_finite", "a loud row")
         return np.stack([firsts, -firsts], axis=1).astype(np.float32)
@@ -253,47 +251,24 @@ def test_a_job_that_the_model_cannot_take_costs_no_other_its_result(make: Any) -
     assert bench.answers.scored == [1, 2, 5]
 
 
-def test_a_job_that_does_not_fit_costs_no_other_its_result(make: Any) -> None:
-    bench = make(max_batch=4, max_wait_ms=FOR_EVER_MS)
-    bench.worker.start()
-    for number, samples in ((1, 8), (2, 9), (3, 0), (4, 1)):
-        bench.worker.submit(job(number, samples))
-    assert bench.worker.drain(DEADLINE_S)
-    assert bench.answers.scored == [1, 4]
-    assert bench.answers.lost == [(2, "model_error"), (3, "model_error")]
-    assert bench.model.lengths == [[8, 1]]
-
-
-def test_a_batch_of_jobs_none_of_which_fits_reaches_no_model(make: Any) -> None:
-    bench = make(max_wait_ms=0.0)
-    bench.worker.start()
-    bench.worker.submit(job(1, samples=100))
-    assert bench.worker.drain(DEADLINE_S)
-    assert bench.answers.lost == [(1, "model_error")]
-    assert bench.model.batches == []
-
-
-def test_telephone_audio_is_brought_to_the_model_s_rate(make: Any) -> None:
-    bench = make(max_batch=2, max_wait_ms=FOR_EVER_MS)
-    bench.worker.start()
-    bench.worker.submit(job(1, samples=4, sample_rate_hz=8000))
-    bench.worker.submit(job(2, samples=5, sample_rate_hz=16000))
-    assert bench.worker.drain(DEADLINE_S)
-    assert bench.model.lengths == [[8, 5]]
-
-
-def test_nothing_of_an_earlier_segment_remains_in_a_row(make: Any) -> None:
-    class Recorder(FakeModel):
-        def run(self, audio: Float32Array, length: Int64Array) -> Float32Array:
-            self.batches.append(np.rint(audio[0] * 32768).astype(int).tolist())
-            return np.zeros((len(audio), 2), np.float32)
-
-    bench = make(Recorder(), max_wait_ms=0.0)
-    bench.worker.start()
-    for number, samples in ((7, 8), (5, 2)):
-        bench.worker.submit(job(number, samples))
-        assert bench.worker.drain(DEADLINE_S)
-    assert bench.model.batches == [[7] * 8, [5, 5, 0, 0, 0, 0, 0, 0]]
+def test_the_oldest_that_waits_tells_how_long(clock: FakeClock) -> None:
+    model = FakeModel()
+    answers = Answers()
+    worker = InferenceWorker(
+        model, WorkerOptions(max_batch=2), answers.on_results, answers.on_dropped, clock
+    )
+    assert worker.oldest_wait_ns() == 0
+    worker.submit(job(1))
+    clock.advance(0.5)
+    worker.submit(job(2))
+    clock.advance(0.25)
+    assert worker.oldest_wait_ns() == 750_000_000
+    assert worker.compute_ns == 0
+    worker.start()
+    assert worker.drain(DEADLINE_S)
+    assert worker.oldest_wait_ns() == 0
+    assert worker.compute_ns == model.compute_ns > 0
+    assert worker.stop(DEADLINE_S)
 
 
 def test_stopping_answers_for_what_waits(make: Any) -> None:
@@ -366,9 +341,9 @@ def test_a_callback_that_raises_does_not_stop_the_worker() -> None:
 
 def test_times_come_from_the_clock(clock: FakeClock) -> None:
     class Slow(FakeModel):
-        def run(self, audio: Float32Array, length: Int64Array) -> Float32Array:
+        def score(self, segments: Sequence[Segment]) -> Float32Array:
             clock.advance(0.25)
-            return super().run(audio, length)
+            return super().score(segments)
 
     answers = Answers()
     worker = InferenceWorker(
@@ -457,3 +432,17 @@ def test_nan_of_a_real_model_stays_with_its_row(tmp_path: Path, make: Any) -> No
     assert bench.worker.drain(DEADLINE_S)
     assert bench.answers.scored == [100, 200]
     assert bench.answers.lost == [(30000, "model_error")]
+
+
+def test_a_segment_that_does_not_fit_a_real_model_costs_no_other_its_result(
+    tmp_path: Path, make: Any
+) -> None:
+    bench = make(
+        EmotionModel.load(build_model(tmp_path), "cpu"), max_batch=4, max_wait_ms=FOR_EVER_MS
+    )
+    bench.worker.start()
+    for number, samples in ((1, SAMPLES), (2, SAMPLES + 1), (3, 0), (4, 1)):
+        bench.worker.submit(job(number, samples))
+    assert bench.worker.drain(DEADLINE_S)
+    assert bench.answers.scored == [1, 4]
+    assert bench.answers.lost == [(2, "model_error"), (3, "model_error")]

@@ -101,13 +101,18 @@ def write(path: Path, manifest: Mapping[str, Any]) -> Path:
     return path
 
 
-def build_model(folder: Path, *, poison: bool = False, labels: int | None = None) -> Path:
+def build_model(
+    folder: Path, *, poison: bool = False, labels: int | None = None, unpadded: bool = False
+) -> Path:
     """Write ``tiny.onnx`` and ``tiny.json`` into `folder`; path of the manifest.
+
+    With `unpadded` also ``tiny-whole.onnx``, the same network without masks, for rows of whole
+    frames at the same rate.
 
     The network is a masked log energy of 160-sample frames through a convolution, a GRU and a
     mean over the valid frames. With `poison` a first sample above 0.5 makes the row NaN.
     """
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto, helper
 
     columns = len(LABELS) if labels is None else labels
     rng = np.random.default_rng(7)
@@ -165,25 +170,54 @@ def build_model(folder: Path, *, poison: bool = False, labels: int | None = None
             helper.make_node("Greater", ["first", "half"], ["poisoned"]),
             helper.make_node("Where", ["poisoned", "nan", "scores"], ["logits"]),
         ]
-    else:
-        for unused in ("half", "zero", "nan"):
-            del constants[unused]
+    path = folder / "tiny.onnx"
+    length = helper.make_tensor_value_info("length", TensorProto.INT64, ["batch"])
+    _save(path, nodes, constants, SAMPLES, columns, [length])
+    changes: dict[str, Any] = {"file": _reference(path)}
+    if unpadded:
+        whole = folder / "tiny-whole.onnx"
+        network = [node for node in nodes if node.op_type in _UNMASKED]
+        network = [node for node in network if "valid" not in "".join(node.output)]
+        network = [node for node in network if node.output[0] not in ("until", "frame_weight")]
+        network[0].input[0] = "audio"
+        mean = helper.make_node("ReduceMean", ["by_row"], ["pooled"], axes=[1], keepdims=0)
+        _save(whole, [*network[:-1], mean, network[-1]], constants, "samples", columns, [])
+        changes["unpadded"] = {
+            "file": _reference(whole),
+            "sample_rate_hz": SAMPLE_RATE_HZ,
+            "least_samples": FRAME,
+        }
+    return write(folder / "tiny.json", emotion_manifest(**changes))
+
+
+_UNMASKED = ("Unsqueeze", "Conv", "Abs", "Add", "Log", "Transpose", "GRU", "Squeeze", "MatMul")
+
+
+def _reference(path: Path) -> dict[str, str]:
+    return {"path": path.name, "sha256": file_sha256(path)}
+
+
+def _save(
+    path: Path,
+    nodes: list[Any],
+    constants: Mapping[str, Any],
+    samples: int | str,
+    columns: int,
+    others: list[Any],
+) -> None:
+    from onnx import TensorProto, helper, numpy_helper
+
+    used = {name for node in nodes for name in node.input}
     graph = helper.make_graph(
         nodes,
         "tiny",
-        [
-            helper.make_tensor_value_info("audio", TensorProto.FLOAT, ["batch", SAMPLES]),
-            helper.make_tensor_value_info("length", TensorProto.INT64, ["batch"]),
-        ],
+        [helper.make_tensor_value_info("audio", TensorProto.FLOAT, ["batch", samples]), *others],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", columns])],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+        [numpy_helper.from_array(value, name) for name, value in constants.items() if name in used],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
-    path = folder / "tiny.onnx"
     onnx.save(model, str(path))
-    reference = {"path": path.name, "sha256": file_sha256(path)}
-    return write(folder / "tiny.json", emotion_manifest(file=reference))
 
 
 def segments(rng: np.random.Generator, rows: int) -> tuple[Any, Any]:

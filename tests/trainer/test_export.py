@@ -12,7 +12,11 @@ import onnx
 import pytest
 import torch
 
-from serd.inference.manifest import load_emotion_manifest, verify_file
+from serd.inference.manifest import (
+    load_emotion_manifest,
+    verify_file,
+    verify_unpadded_file,
+)
 from serd.inference.model import EmotionModel as ServedModel
 from tests.trainer.made_up_tree import grow
 from trainer.crossfit import CrossFitted, Scaling, cross_fit
@@ -57,6 +61,7 @@ hidden = 8
 copies = 2
 """
 LABELS = ("angry", "neutral", "sad", "bored")
+FILES = ["tiny-8k.onnx", "tiny.json", "tiny.md", "tiny.onnx"]
 PROTOCOLS = """
 [[protocols]]
 kind = "held-out"
@@ -141,6 +146,7 @@ def test_serd_reads_what_is_exported(origin: Origin, tmp_path: Path) -> None:
     written = export(origin, segments, tmp_path, version=2, note="A note.")
     manifest = load_emotion_manifest(written.manifest)
     assert verify_file(manifest) == written.onnx
+    assert verify_unpadded_file(manifest) == tmp_path / "tiny-8k.onnx"
     assert manifest.labels == LABELS
     assert manifest.version == 2
     assert manifest.licence == "CC-BY-4.0"
@@ -156,7 +162,7 @@ def test_serd_reads_what_is_exported(origin: Origin, tmp_path: Path) -> None:
     }
     assert written.parity is not None
     assert written.parity < 1e-4
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny.json", "tiny.md", "tiny.onnx"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == FILES
     served = ServedModel.load(written.manifest, "cpu")
     scores = served.run(segments.audio[:3], segments.length[:3])
     logits = onnx_predictor(written.onnx)(segments.audio[:3], segments.length[:3])
@@ -252,12 +258,16 @@ def test_variants_have_manifests_of_their_own(
         assert 0 < np.abs(found - expected).max() < most
         inputs = onnx.load(tmp_path / f"tiny-{kind}.onnx").graph.input
         assert [i.type.tensor_type.elem_type for i in inputs] == [1, 7]
+        narrow = tmp_path / "tiny-int8-8k.onnx" if kind == "int8" else None
+        assert verify_unpadded_file(manifest) == narrow
     card = written.card.read_text("utf-8")
     assert "`tiny-int8.onnx`" in card
+    assert "`tiny-8k.onnx`" in card
+    assert "`tiny-int8-8k.onnx`" in card
     assert "`tiny-fp16.onnx`" in card
     # another export without them takes them away: they are of the model before
     export(origin, segments, tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny.json", "tiny.md", "tiny.onnx"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == FILES
 
 
 def test_variants_that_are_not_worth_it_are_given_up(
@@ -272,7 +282,17 @@ def test_variants_that_are_not_worth_it_are_given_up(
     monkeypatch.setattr("trainer.variants.MOST_POINTS", -200.0)
     written = export(origin, segments, tmp_path, int8=True)
     assert "it loses more than" in written.variants[0].told
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny.json", "tiny.md", "tiny.onnx"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == FILES
+
+
+def test_a_graph_that_says_something_else_of_8_khz_is_given_up(
+    origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.variants.UNPADDED_TOLERANCE", 0.0)
+    written = export(origin, hear(origin, most=6), tmp_path)
+    assert "changes scores by" in written.card.read_text("utf-8")
+    assert load_emotion_manifest(written.manifest).unpadded is None
+    assert sorted(p.name for p in tmp_path.iterdir()) == FILES[1:]
 
 
 SUMMARY = FrameSettings(features=("mfcc", "zcr"), n_mfcc=4, n_fft=512, summary=("mean", "std"))

@@ -16,7 +16,7 @@ from trainer.crossfit import Scaling
 from trainer.errors import TrainerError
 from trainer.features import LogMelSettings
 from trainer.graph import onnx_predictor, write_onnx
-from trainer.models import LstmSettings, build
+from trainer.models import CrnnSettings, LstmSettings, build
 from trainer.quantise import append_scaling, write_fp16, write_int8
 from trainer.timing import milliseconds
 
@@ -82,6 +82,31 @@ def test_features_stay_in_float32(source: Path, tmp_path: Path) -> None:
         assert kept <= constants(graph.node, graph)
         found = asked(path)
         assert 0 < float(np.abs(found - expected).max()) < most * float(np.abs(expected).max())
+
+
+def test_convolutions_between_many_channels_are_static(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    settings = CrnnSettings(channels=(16, 32, 32), time_strides=(2, 2, 1), projection=64, hidden=8)
+    source, small = tmp_path / "model.onnx", tmp_path / "int8.onnx"
+    write_onnx(build(settings, LogMelSettings(n_mels=16), 4), source, samples=SAMPLES)
+    rng = np.random.default_rng(0)
+    heard = [
+        {"audio": (0.1 * rng.standard_normal((1, SAMPLES))).astype(np.float32), "length": [SAMPLES]}
+        for _ in range(3)
+    ]
+    write_int8(source, small, heard)
+    graph = onnx.load(small).graph
+    made = {name: node for node in graph.node for name in node.output}
+    inside = [made[n.input[0]].op_type for n in graph.node if n.op_type == "Conv"]
+    # The transform and the first convolution stay; no ReLU stands between the other two.
+    assert inside.count("DequantizeLinear") == 2
+    assert len(inside) == 4
+    assert sum(node.op_type == "Relu" for node in graph.node) == 2
+    expected = asked(source)
+    assert 0 < np.abs(asked(small) - expected).max() < 0.05 * np.abs(expected).max()
+    # Without audio to take ranges from, matrix products are all that is left.
+    write_int8(source, small)
+    assert not any(node.op_type == "QuantizeLinear" for node in onnx.load(small).graph.node)
 
 
 def test_scaling_ends_the_graph(source: Path) -> None:
