@@ -5,6 +5,7 @@ VENV ?= .venv
 # packages then find torch there instead of fetching one with CUDA.
 TORCH ?= torch==2.13.0
 PYTEST_ARGS ?=
+PEERS_ARGS ?=
 STREAMS ?= 60
 SECONDS ?= 60
 HOURS ?= 24
@@ -14,11 +15,12 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 RUNTIME := $(VENV)/.runtime-installed
 DEVELOPMENT := $(VENV)/.development-installed
 OLDEST := .venv-oldest
+PEERS := .venv-peers
 
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench test-audio test-oldest soak wheel demo-recording clean
+.PHONY: help demo test lint format bench bench-peers test-audio test-oldest soak wheel demo-recording clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' \
@@ -75,8 +77,15 @@ test-audio: $(DEVELOPMENT)  ## a microphone that is real to PortAudio, made by P
 soak: $(DEVELOPMENT)  ## a day of audio through one daemon, as fast as it goes (HOURS=24)
 	SERD_SOAK=$(HOURS) $(BIN)/python -m pytest -s tests/soak $(PYTEST_ARGS)
 
-bench: $(DEVELOPMENT)  ## calls in real time: loss, latency, load (STREAMS=60 SECONDS=60)
-	$(BIN)/python -m tests.bench.streams --streams $(STREAMS) --seconds $(SECONDS)
+bench: $(RUNTIME)  ## calls in real time: loss, latency, load (STREAMS=60 SECONDS=60)
+	$(BIN)/serd bench --streams $(STREAMS) --seconds $(SECONDS)
+
+bench-peers: | $(BIN)/python  ## serd beside other programs that do its work (an idle machine, 12 minutes)
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check '$(TORCH)'
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--editable '.[cpu]' --requirement tests/bench/peers/requirements.txt
+	$(PEERS)/bin/python -m tests.bench.peers $(PEERS_ARGS)
 
 demo-recording: $(DEVELOPMENT)  ## speak serd/demo/two-voices.flac anew
 	@.ci/system-packages espeak
@@ -86,4 +95,4 @@ wheel: $(DEVELOPMENT)  ## build dist/serd-*.whl
 	$(BIN)/python -m build --wheel
 
 clean:  ## remove everything that can be made again
-	rm -rf $(VENV) $(OLDEST) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) $(PEERS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -2,7 +2,8 @@
 
 Exit statuses follow sysexits.h: 0 success, 64 usage, 65 unusable data or model, 66 unreadable
 input, 69 something needed is not there, 70 internal error, 71 a socket cannot be bound, 74 input
-or output failed, 78 configuration; 130 after Ctrl-C, 141 when the reader of the output has gone.
+or output failed, 75 a measurement without a result, 78 configuration; besides, 1 for a bench that
+did not hold, 130 after Ctrl-C, 141 when the reader of the output has gone.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, NoReturn
 import click
 
 import serd
-from serd.commands import check_config, demo, devices, listen, models, replay, run, send
+from serd.commands import bench, check_config, demo, devices, listen, models, replay, run, send
 from serd.errors import SerdError
 
 _INTERRUPTED = 128 + signal.SIGINT
@@ -83,6 +84,7 @@ for _command in (
     send.command,
     listen.command,
     demo.command,
+    bench.command,
     check_config.command,
     models.command,
     devices.command,

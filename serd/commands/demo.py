@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import signal
 import statistics
-import subprocess
-import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import click
 
+from serd.bench.child import ChildDaemon, child_daemon
 from serd.client import Missed, Restarted, Subscriber
 from serd.commands.common import Output, output
 from serd.commands.playing import Recording, play, tap_socket
@@ -36,10 +29,8 @@ from serd.protocol.tap import Metadata
 from serd.types import Encoding, Role
 
 _STREAM = "two-voices"
-_START_S = 120.0
 _STOP_S = 30.0
 _GRACE_S = 30.0
-_ANY_PORT = "tcp://127.0.0.1:*"
 
 
 class DemoError(SerdError):
@@ -63,12 +54,12 @@ def command() -> None:
     console = output()
     with (
         resources.as_file(resources.files("serd.demo").joinpath("two-voices.flac")) as path,
-        _daemon() as daemon,
+        child_daemon() as daemon,
     ):
         began = time.monotonic()
         console.print("Starting a daemon …", style="dim")
-        ready = daemon.wait_ready(_START_S)
-        (tap,) = (endpoint for endpoints in ready["sources"].values() for endpoint in endpoints)
+        ready = daemon.wait_ready()
+        tap = daemon.tap
         console.print(
             f"Ready after {time.monotonic() - began:.1f} s: audio on {tap},"
             f" events on {ready['publish'][0]}",
@@ -81,7 +72,7 @@ def command() -> None:
             _play_and_print(path, tap, events, console, seen, daemon)
             daemon.end()
             _print_until_stopped(events, console, seen)
-        status = daemon.process.wait(_STOP_S)
+        status = daemon.wait()
         missing = seen.missing(status)
         if missing:
             raise DemoError(
@@ -121,74 +112,8 @@ class _Seen:
         return missing
 
 
-class _Daemon:
-    """A `serd run` process and what it says on standard error."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-        self._lines: deque[str] = deque(maxlen=20)
-        self._ready: dict[str, Any] | None = None
-        self._told = threading.Event()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None, "started with a pipe"
-        for text in self.process.stderr:
-            self._lines.append(text.rstrip())
-            if not self._told.is_set() and text.startswith("{"):
-                entry = json.loads(text)
-                if entry.get("event") == "ready":
-                    self._ready = entry
-                    self._told.set()
-        self._told.set()
-
-    def wait_ready(self, timeout_s: float) -> dict[str, Any]:
-        """The daemon's ready line."""
-        self._told.wait(timeout_s)
-        if self._ready is None:
-            raise DemoError("daemon_not_ready", f"the daemon did not start\n{self.last_words()}")
-        return self._ready
-
-    def last_words(self) -> str:
-        """The end of its log."""
-        return "\n".join(f"  {text}" for text in self._lines)
-
-    def end(self) -> None:
-        """Tell it to stop, as a service manager does."""
-        self.process.send_signal(signal.SIGTERM)
-
-
-@contextmanager
-def _daemon() -> Iterator[_Daemon]:
-    settings = {
-        "sources.0.bind": _ANY_PORT,
-        "publish.bind": _ANY_PORT,
-        "publish.replay_bind": _ANY_PORT,
-        "logging.format": "json",
-    }
-    arguments = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "serd", "run", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        try:
-            yield _Daemon(process)
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                try:
-                    process.wait(_STOP_S)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-
-
 def _play_and_print(
-    path: Path, tap: str, events: Subscriber, console: Output, seen: _Seen, daemon: _Daemon
+    path: Path, tap: str, events: Subscriber, console: Output, seen: _Seen, daemon: ChildDaemon
 ) -> None:
     recording = Recording(path)
     console.print(f"Playing {recording.duration_s:.0f} s of conversation into it.\n", style="dim")
@@ -213,8 +138,7 @@ def _play_and_print(
     while "closed" not in seen.kinds and time.monotonic() < deadline:
         if failures:
             raise failures[0]
-        if daemon.process.poll() is not None:
-            raise DemoError("daemon_died", f"the daemon ended\n{daemon.last_words()}")
+        daemon.check()
         _print_next(events, console, seen, 0.5)
 
 
