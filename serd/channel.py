@@ -72,7 +72,8 @@ class Channel(Generic[T]):
     overflow
         What `put` does when the queue is full.
     waker
-        Woken after every `put`, for a consumer that also polls sockets.
+        Woken when an item comes into an empty channel, for a consumer that also polls sockets and
+        then takes all that is inside.
 
     Notes
     -----
@@ -127,10 +128,13 @@ class Channel(Generic[T]):
                 else:
                     lost = self._items.popleft()
                     self.dropped += 1
+            was_empty = not self._items
             self._items.append(item)
             self.peak = max(self.peak, len(self._items))
             self._changed.notify_all()
-        if self._waker is not None:
+        # Once for all that is taken together: a wake is a system call that gives the interpreter
+        # lock away, and a consumer that gets it comes for a single item.
+        if was_empty and self._waker is not None:
             self._waker.wake()
         return lost
 

@@ -94,3 +94,15 @@ def test_put_wakes_a_poller_once_however_often() -> None:
     waker.clear()
     waker.close()
     waker.wake()
+
+
+def test_a_channel_that_was_emptied_wakes_again() -> None:
+    waker = Waker()
+    channel: Channel[int] = Channel("numbers", 2, Overflow.BLOCK, waker)
+    for number in range(3):
+        channel.put(number)
+        assert waker.wait(0), "an item came into an empty channel"
+        channel.put(number)
+        assert not waker.wait(0), "the consumer was woken for the first item"
+        assert channel.take_all() == [number, number]
+    waker.close()

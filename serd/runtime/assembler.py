@@ -64,10 +64,11 @@ class Assembler:
         with self._lock:
             place.events = make
             line = self._lines[place.key]
-            while line and line[0].events is not None:
-                done = line.popleft().events
+            while line and (done := line[0].events) is not None:
+                # A segment's place is known to its own context. Cutting that ring of references
+                # frees the segment's audio now; the garbage collector would keep it for seconds.
+                line.popleft().events = None
                 self._pending -= 1
-                assert done is not None
                 # Under the lock, so that two threads cannot overtake each other.
                 for event in done():
                     self._emit(event)

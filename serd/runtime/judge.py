@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from serd.clock import Clock
 from serd.inference.worker import DropReason, Result, SegmentJob
 from serd.protocol.events import Event, SegmentLatency
@@ -12,10 +14,11 @@ from serd.runtime.assembler import Assembler
 from serd.runtime.line import (
     Level,
     ModelFacts,
+    Scored,
     SegmentContext,
     emotion_event,
     gap_event,
-    scores_of,
+    rounded_scores,
 )
 
 
@@ -42,24 +45,24 @@ class Judge:
 
     def results(self, results: list[Result]) -> None:
         """Take the answers of one batch."""
-        for result in results:
-            self._judged(result)
+        rows = np.stack([result.probabilities for result in results])
+        for result, scored in zip(results, rounded_scores(self._model.labels, rows), strict=True):
+            self._judged(result, scored)
         self._on_progress()
 
-    def _judged(self, result: Result) -> None:
+    def _judged(self, result: Result, scored: Scored) -> None:
         job = result.job
         context: SegmentContext = job.context
         level = Level.of(job.audio)
-        scores = scores_of(self._model.labels, result.probabilities)
 
         def make() -> list[Event]:
-            context.utterance.add(context.span, scores, level)
+            context.utterance.add(context.span, scored.scores, level)
             latency = SegmentLatency(
                 wait=_ms(result.started_ns - job.queued_ns),
                 inference=_ms(result.finished_ns - result.started_ns),
                 total=_ms(self._clock.monotonic_ns() - context.arrived_ns),
             )
-            return [emotion_event(context, self._model, scores, level, latency)]
+            return [emotion_event(context, self._model, scored, level, latency)]
 
         self._assembler.fill(context.place, make)
 

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
@@ -29,8 +29,7 @@ _SILENT_DBFS = -120.0
 _CLIPPED = 32767
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """A range of a stream in source samples, as events give it."""
 
     start: int
@@ -45,8 +44,7 @@ class Span:
         return self.end - self.start
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(NamedTuple):
     """How loud a segment is."""
 
     rms_dbfs: float
@@ -60,8 +58,11 @@ class Level:
         # A dot product in float32 is exact enough for a level and far cheaper than int64.
         scaled = audio.astype(np.float32)
         power = float(np.dot(scaled, scaled)) / len(audio) / 32768.0**2
-        clipped = np.count_nonzero(audio >= _CLIPPED) + np.count_nonzero(audio <= -_CLIPPED)
-        return cls(_dbfs(power), round(float(clipped) / len(audio), 6))
+        clipped = 0
+        # Two reductions cost half of two comparisons with their counts, and nearly always suffice.
+        if audio.max() >= _CLIPPED or audio.min() <= -_CLIPPED:
+            clipped = int(np.count_nonzero((audio >= _CLIPPED) | (audio <= -_CLIPPED)))
+        return cls(_dbfs(power), round(clipped / len(audio), 6))
 
 
 def _dbfs(power: float) -> float:
@@ -91,8 +92,7 @@ class Utterance:
         self.clipped += weight * level.clipped_ratio
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentContext:
+class SegmentContext(NamedTuple):
     """What travels with a segment through the inference queue."""
 
     info: StreamInfo
@@ -256,24 +256,41 @@ def gap_event(info: StreamInfo, gap: Gap) -> GapEvent:
     )
 
 
-def scores_of(labels: tuple[str, ...], probabilities: Float32Array) -> dict[str, float]:
-    """Scores to six places that still sum to 1: the rounding goes to the highest."""
-    scores = [round(score, 6) for score in probabilities.tolist()]
-    top = max(range(len(scores)), key=scores.__getitem__)
-    scores[top] = round(scores[top] + 1.0 - sum(scores), 6)
-    return dict(zip(labels, scores, strict=True))
+class Scored(NamedTuple):
+    """What the model made of a piece of audio: the score of each label, and the highest."""
+
+    label: str
+    confidence: float
+    scores: dict[str, float]
+
+
+def rounded_scores(labels: tuple[str, ...], probabilities: Float32Array) -> list[Scored]:
+    """Scores to six places that still sum to 1, of float32 ``[n, labels]``, sums 1.
+
+    What rounding takes or adds goes to the highest.
+    """
+    # Whole millionths are exact in float64, as is a float32 times a million. All rows at once cost
+    # 1.4 µs a row in a batch of 16; `round` for each score alone costs 4.3 µs.
+    parts = np.rint(probabilities.astype(np.float64) * 1e6)
+    highest = parts.argmax(axis=1)
+    parts[np.arange(len(parts)), highest] += 1e6 - parts.sum(axis=1)
+    # A tie that rounding made may have been decided the other way by now.
+    highest = parts.argmax(axis=1)
+    return [
+        Scored(labels[index], scores[index], dict(zip(labels, scores, strict=True)))
+        for index, scores in zip(highest.tolist(), (parts / 1e6).tolist(), strict=True)
+    ]
 
 
 def emotion_event(
     context: SegmentContext,
     model: ModelFacts,
-    scores: dict[str, float],
+    scored: Scored,
     level: Level,
     latency: SegmentLatency,
 ) -> EmotionEvent:
     """The `emotion` event of a judged segment."""
     info, span, instruction = context.info, context.span, context.instruction
-    label = max(scores, key=scores.__getitem__)
     return EmotionEvent(
         **_of_stream(info),
         utterance=instruction.utterance,
@@ -281,10 +298,10 @@ def emotion_event(
         last=instruction.last,
         padded=context.padded,
         **_of_span(span),
-        label=label,
-        confidence=scores[label],
-        scores=scores,
-        abstained=scores[label] < model.abstain_below,
+        label=scored.label,
+        confidence=scored.confidence,
+        scores=scored.scores,
+        abstained=scored.confidence < model.abstain_below,
         speech_ratio=round(instruction.speech_ratio, 6),
         level_dbfs=level.rms_dbfs,
         clipped_ratio=level.clipped_ratio,
@@ -308,10 +325,8 @@ def utterance_event(
     label: str | None = None
     confidence = 0.0
     if weight:
-        means = np.array([utterance.scores[name] / weight for name in model.labels], np.float32)
-        scores = scores_of(model.labels, means)
-        label = max(scores, key=scores.__getitem__)
-        confidence = scores[label]
+        means = [utterance.scores[name] / weight for name in model.labels]
+        [(label, confidence, scores)] = rounded_scores(model.labels, np.array([means], np.float32))
     return UtteranceEvent(
         **_of_stream(info),
         utterance=offset.utterance,

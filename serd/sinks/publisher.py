@@ -34,10 +34,14 @@ from serd.protocol.replay import (
 from serd.sinks.lastvalues import LastValues
 from serd.sinks.ring import EventRing
 from serd.sinks.stamper import Stamper
+from serd.threads import name_thread
 
 # A draft constant, which pyzmq names only in builds with the draft API; every libzmq since 4.3.3
 # has it.
 _XPUB_MANUAL_LAST_VALUE: Final = 98
+# Plain integers: pyzmq's flags are enumerations, whose arithmetic costs as much as a send.
+_NEXT_PART: Final = int(zmq.SNDMORE)
+_FIRST_PART: Final = int(zmq.SNDMORE | zmq.DONTWAIT)
 _MAX_INCOMING_BYTES: Final = 1 << 16
 _KEEPALIVE_IDLE_S: Final = 60
 _KEEPALIVE_INTERVAL_S: Final = 15
@@ -47,6 +51,7 @@ _REQUESTS_A_TURN: Final = 8
 
 _COUNTERS: Final = (
     "events_unencodable",
+    "subscriber_overruns",
     "subscriptions",
     "unsubscriptions",
     "subscriber_messages_ignored",
@@ -129,7 +134,7 @@ class Publisher:
         self._counts = dict.fromkeys(_COUNTERS, 0)
         self._stopping = False
         self._bound = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="publish", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="serd-publish", daemon=True)
         self.endpoints: tuple[str, ...] = ()
         self.replay_endpoints: tuple[str, ...] = ()
         self.failure: BaseException | None = None
@@ -187,6 +192,7 @@ class Publisher:
             self._context.term()
 
     def _run(self) -> None:
+        name_thread("serd-publish")
         try:
             with self._socket(zmq.XPUB) as events, self._socket(zmq.ROUTER) as replay:
                 self._bind(events, replay)
@@ -213,6 +219,7 @@ class Publisher:
     def _bind(self, events: zmq.Socket[bytes], replay: zmq.Socket[bytes]) -> None:
         events.setsockopt(zmq.SNDHWM, self._options.send_hwm)
         events.setsockopt(zmq.XPUB_MANUAL, 1)
+        events.setsockopt(zmq.XPUB_NODROP, 1)
         replay.setsockopt(zmq.SNDHWM, 10 * MAX_LIMIT)
         replay.setsockopt(zmq.ROUTER_MANDATORY, 1)
         for socket in (events, replay):
@@ -237,12 +244,11 @@ class Publisher:
             # Cleared before anything is looked at, so that no wake is lost in between.
             self._waker.clear()
             stopping = self._stopping
-            taken = self._channel.take_all()
-            for event in taken:
+            for event in self._channel.take_all():
                 self._publish(events, event)
             if stopping:
                 return
-            ready = dict(poller.poll(0 if taken else None))
+            ready = dict(poller.poll())
             if events in ready:
                 self._serve_subscriptions(events)
             if replay in ready:
@@ -257,17 +263,21 @@ class Publisher:
             self._counts["events_unencodable"] += 1
             _log.error("event_unencodable", type=type(event).__name__, error=str(error))
             return
-        self._ring.append(*stored)
+        self._ring.append(stored)
         if last_of_stream and not isinstance(event, DaemonEvent):
             self._last_values.forget(event.stream)
         else:
             self._last_values.keep(stored)
-        self._send(socket, stored)
-
-    def _send(self, socket: zmq.Socket[bytes], event: StoredEvent) -> None:
-        socket.send(event.topic, zmq.SNDMORE)
-        socket.send(pack_cursor(event.cursor), zmq.SNDMORE)
-        socket.send(event.payload)
+        try:
+            _send(socket, stored)
+        except zmq.Again:
+            # A queue has become full. From here on libzmq passes its subscriber by without a word
+            # until half of it is read, so that this is one count for all that it loses.
+            self._counts["subscriber_overruns"] += 1
+            _log.warning("subscriber.overrun", cursor=cursor, send_hwm=self._options.send_hwm)
+            socket.setsockopt(zmq.XPUB_NODROP, 0)
+            _send(socket, stored)
+            socket.setsockopt(zmq.XPUB_NODROP, 1)
 
     def _serve_subscriptions(self, socket: zmq.Socket[bytes]) -> None:
         for _ in range(_SUBSCRIPTIONS_A_TURN):
@@ -281,12 +291,15 @@ class Publisher:
                 socket.setsockopt(zmq.SUBSCRIBE, prefix)
                 newest = self._last_values.newest(prefix)
                 if newest is not None:
+                    # Dropped if its queue is full: a second attempt would go to everybody.
+                    socket.setsockopt(zmq.XPUB_NODROP, 0)
                     socket.setsockopt(_XPUB_MANUAL_LAST_VALUE, 1)
-                    self._send(socket, newest)
+                    _send(socket, newest)
                     # Clears both modes; plain manual mode must be set again, or the next event
                     # after any notice would go to one subscriber alone.
                     socket.setsockopt(_XPUB_MANUAL_LAST_VALUE, 0)
                     socket.setsockopt(zmq.XPUB_MANUAL, 1)
+                    socket.setsockopt(zmq.XPUB_NODROP, 1)
             elif notice[:1] == b"\x00":
                 self._counts["unsubscriptions"] += 1
                 socket.setsockopt(zmq.UNSUBSCRIBE, prefix)
@@ -333,6 +346,13 @@ class Publisher:
             expired=0 if request.last else max(0, oldest - 1 - request.after),
         )
         return [*page.events, done]
+
+
+def _send(socket: zmq.Socket[bytes], event: StoredEvent) -> None:
+    # Three sends cost a third of `send_multipart`, which examines every part.
+    socket.send(event.topic, _FIRST_PART)
+    socket.send(pack_cursor(event.cursor), _NEXT_PART)
+    socket.send(event.payload)
 
 
 def _bind(socket: zmq.Socket[bytes], endpoint: str) -> str:

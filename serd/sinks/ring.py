@@ -48,7 +48,7 @@ class EventRing:
         """Cursor of the oldest event that is kept, 0 for none."""
         return self._events[self._oldest].cursor if self._events else 0
 
-    def append(self, cursor: int, topic: bytes, payload: bytes) -> None:
+    def append(self, event: StoredEvent) -> None:
         """Keep an event.
 
         Raises
@@ -56,15 +56,14 @@ class EventRing:
         ValueError
             The cursor is not above the newest one.
         """
-        if cursor <= self.newest_cursor:
-            raise ValueError(f"cursor {cursor} is not above {self.newest_cursor}")
-        event = StoredEvent(cursor, topic, payload)
+        if event.cursor <= self.newest_cursor:
+            raise ValueError(f"cursor {event.cursor} is not above {self.newest_cursor}")
         if len(self._events) < self._capacity:
             self._events.append(event)
         else:
             self._events[self._oldest] = event
             self._oldest = (self._oldest + 1) % self._capacity
-        self.newest_cursor = cursor
+        self.newest_cursor = event.cursor
 
     def after(
         self, cursor: int, topic_prefix: bytes = b"", limit: int = 1000, before: int | None = None

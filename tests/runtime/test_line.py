@@ -11,13 +11,14 @@ from serd.runtime.line import (
     Level,
     Line,
     ModelFacts,
+    Scored,
     Span,
     Utterance,
-    scores_of,
+    rounded_scores,
     utterance_event,
 )
 from serd.segmenter import Offset
-from serd.types import Role
+from serd.types import Float32Array, Role
 
 MODEL = ModelFacts("test-1@sha256:0", ("calm", "sad"), 0.6)
 INFO = StreamInfo("call", "tap", 0, 1, 8000, "mulaw", Role.CUSTOMER, "c-1", {"queue": "sales"})
@@ -32,14 +33,49 @@ def test_level_of_known_signals() -> None:
     assert Level.of(np.zeros(0, np.int16)) == Level(-120.0, 0.0)
 
 
-@given(hnp.arrays(np.float64, 8, elements=st.floats(0, 1)))
-def test_rounded_scores_sum_to_one(raw: np.ndarray) -> None:
-    if raw.sum() < 1e-6:
-        return
-    probabilities = (raw / raw.sum()).astype(np.float32)
-    scores = scores_of(tuple("abcdefgh"), probabilities)
-    assert sum(scores.values()) == pytest.approx(1, abs=1e-9)
-    np.testing.assert_allclose(list(scores.values()), probabilities, atol=1e-5)
+@pytest.mark.parametrize("samples", [1, 2, 799, 24_000])
+def test_every_sample_counts_in_the_level(samples: int) -> None:
+    audio = np.arange(samples).astype(np.int16) % 4000 + 1000
+    power = np.mean((audio / 32768.0) ** 2)
+    assert Level.of(audio).rms_dbfs == pytest.approx(10 * np.log10(power), abs=0.006)
+    audio[-1] = -32767
+    assert Level.of(audio).clipped_ratio == round(1 / samples, 6)
+
+
+probabilities = hnp.arrays(
+    np.float64, st.tuples(st.integers(1, 5), st.just(8)), elements=st.floats(0.001, 1)
+).map(lambda raw: (raw / raw.sum(axis=1, keepdims=True)).astype(np.float32))
+
+
+@given(probabilities)
+def test_rounded_scores_sum_to_one_and_name_the_highest(rows: Float32Array) -> None:
+    labels = tuple("abcdefgh")
+    for row, scored in zip(rows, rounded_scores(labels, rows), strict=True):
+        assert tuple(scored.scores) == labels
+        assert sum(scored.scores.values()) == pytest.approx(1, abs=1e-9)
+        np.testing.assert_allclose(list(scored.scores.values()), row, atol=1e-5)
+        assert scored.confidence == scored.scores[scored.label] == max(scored.scores.values())
+
+
+@given(probabilities)
+def test_scores_have_six_places_and_only_the_highest_takes_what_is_left(
+    rows: Float32Array,
+) -> None:
+    for row, scored in zip(rows, rounded_scores(tuple("abcdefgh"), rows), strict=True):
+        exact = [round(score, 6) for score in row.tolist()]
+        told = list(scored.scores.values())
+        assert [round(score, 6) for score in told] == told
+        assert sum(a != b for a, b in zip(exact, told, strict=True)) <= 1
+        top = int(np.argmax(exact))
+        assert told[top] == round(1.0 - sum(exact[:top] + exact[top + 1 :]), 6)
+
+
+def test_scores_of_a_row_do_not_depend_on_the_others() -> None:
+    rows = np.array([[0.2, 0.8], [0.7, 0.3], [0.5, 0.5]], np.float32)
+    alone = [rounded_scores(("calm", "sad"), row[None])[0] for row in rows]
+    assert rounded_scores(("calm", "sad"), rows) == alone
+    assert [scored.label for scored in alone] == ["sad", "calm", "calm"]
+    assert alone[0] == Scored("sad", 0.8, {"calm": 0.2, "sad": 0.8})
 
 
 def test_an_utterance_is_weighted_by_the_duration_of_its_segments() -> None:

@@ -144,11 +144,55 @@ def test_a_subscriber_that_does_not_read_delays_and_loses_nothing_for_others(
             assert receive_until(fast, cursor) == list(range(cursor - 499, cursor + 1))
         daemon.publish(make.daemon())
         assert receive(fast).cursor == total + 1
+        assert 0 < daemon.publisher.counts()["subscriber_overruns"] < 100
         seen = 0
         while slow.poll(200):
             slow.recv_multipart()
             seen += 1
         assert 0 < seen < total
+
+
+def test_a_subscriber_that_catches_up_and_falls_behind_again_is_counted_again(
+    zmq_context: Context,
+) -> None:
+    with running(zmq_context, send_hwm=100) as daemon:
+        slow = daemon.socket(zmq.SUB)
+        slow.setsockopt(zmq.RCVHWM, 1)
+        slow.setsockopt(zmq.RCVBUF, 4096)
+        slow.setsockopt(zmq.SUBSCRIBE, b"")
+        slow.connect(daemon.endpoint)
+        wait_until(lambda: daemon.subscriptions() == 1, "the subscriber")
+        for _ in range(2):
+            before = daemon.publisher.counts()["subscriber_overruns"]
+            # More than its queue and the buffers of both kernels' ends can hold.
+            daemon.publish(*(make.emotion("a", labels={"k": "x" * 4000}) for _ in range(3000)))
+            assert daemon.publisher.counts()["subscriber_overruns"] > before
+            seen = 0
+            cursor = 0
+            while cursor < daemon.publisher.last_cursor:
+                if not slow.poll(100):
+                    daemon.publish(make.emotion("a"))
+                cursor = receive(slow).cursor
+                seen += 1
+            assert seen < 3000
+
+
+def test_a_last_value_for_a_full_queue_goes_to_nobody_else(zmq_context: Context) -> None:
+    with running(zmq_context, send_hwm=100) as daemon:
+        bystander = daemon.subscribe(b"")
+        full = daemon.socket(zmq.XSUB)
+        full.setsockopt(zmq.RCVHWM, 1)
+        full.setsockopt(zmq.RCVBUF, 4096)
+        full.connect(daemon.endpoint)
+        full.send(b"\x01")
+        wait_until(lambda: daemon.subscriptions() == 2, "the subscription")
+        while not daemon.publisher.counts()["subscriber_overruns"]:
+            daemon.publish(make.emotion("a", labels={"k": "x" * 2000}))
+            receive(bystander)
+        full.send(b"\x01emotion.a")
+        wait_until(lambda: daemon.subscriptions() == 3, "the second subscription")
+        daemon.publish(make.emotion("a"))
+        assert receive(bystander).cursor == daemon.publisher.last_cursor
 
 
 def test_replay_brings_what_was_published_byte_for_byte(zmq_context: Context) -> None:

@@ -34,7 +34,7 @@ def test_the_ring_answers_like_a_list(
     cursor = 0
     for step, topic in steps:
         cursor += step
-        ring.append(cursor, topic, b"{}")
+        ring.append(StoredEvent(cursor, topic, b"{}"))
         kept = [*kept, StoredEvent(cursor, topic, b"{}")][-capacity:]
     wanted = [
         event
@@ -55,7 +55,7 @@ def test_the_ring_answers_like_a_list(
 def test_pages_join_without_holes(limit: int, topics: list[bytes]) -> None:
     ring = EventRing(100)
     for cursor, topic in enumerate(topics, 1):
-        ring.append(cursor, topic, b"")
+        ring.append(StoredEvent(cursor, topic, b""))
     found: list[int] = []
     page = Page([], 0, more=True)
     while page.more:
@@ -67,8 +67,8 @@ def test_pages_join_without_holes(limit: int, topics: list[bytes]) -> None:
 def test_a_rare_topic_is_looked_for_a_page_at_a_time() -> None:
     ring = EventRing(SCAN_LIMIT + 10)
     for cursor in range(1, SCAN_LIMIT + 6):
-        ring.append(cursor, b"emotion.a", b"")
-    ring.append(SCAN_LIMIT + 6, b"speech.a", b"")
+        ring.append(StoredEvent(cursor, b"emotion.a", b""))
+    ring.append(StoredEvent(SCAN_LIMIT + 6, b"speech.a", b""))
     assert ring.after(0, b"speech.") == Page([], SCAN_LIMIT, more=True)
     assert [event.cursor for event in ring.after(SCAN_LIMIT, b"speech.").events] == [SCAN_LIMIT + 6]
     assert ring.after(0, b"speech.", before=SCAN_LIMIT).more is False
@@ -77,9 +77,9 @@ def test_a_rare_topic_is_looked_for_a_page_at_a_time() -> None:
 
 def test_cursors_ascend() -> None:
     ring = EventRing(3)
-    ring.append(5, b"a", b"")
+    ring.append(StoredEvent(5, b"a", b""))
     with pytest.raises(ValueError, match="cursor"):
-        ring.append(5, b"a", b"")
+        ring.append(StoredEvent(5, b"a", b""))
     with pytest.raises(ValueError, match="capacity"):
         EventRing(0)
 
