@@ -23,6 +23,11 @@ class Detector(Protocol):
         ``serd-vad``, ``silero`` or ``energy``.
     sample_rate_hz, frame_samples
         What frames must be: 32 ms at 8000 or 16000 Hz.
+    compute_ns
+        Nanoseconds of processor time that the calling thread has spent in onnxruntime. Other
+        threads may read it. What threads of onnxruntime's own do (``threads`` above 1) is not in.
+    gated
+        Frames that the network was spared.
     """
 
     @property
@@ -31,6 +36,10 @@ class Detector(Protocol):
     def sample_rate_hz(self) -> int: ...  # noqa: D102
     @property
     def frame_samples(self) -> int: ...  # noqa: D102
+    @property
+    def compute_ns(self) -> int: ...  # noqa: D102
+    @property
+    def gated(self) -> int: ...  # noqa: D102
 
     def step(self, rows: Int64Array, frames: Int16Array) -> Float32Array:
         """Speech probability of the next frame of each of `rows`.

@@ -52,6 +52,8 @@ class EnergyDetector:
     def __init__(self, sample_rate_hz: int, rows: int) -> None:
         if sample_rate_hz not in NATIVE_RATES_HZ:
             raise ValueError(f"detectors work at 8000 and 16000 Hz, not {sample_rate_hz}")
+        self.compute_ns = 0
+        self.gated = 0
         self.sample_rate_hz = sample_rate_hz
         self.frame_samples = frame_samples(sample_rate_hz)
         self._taper = np.hanning(self.frame_samples).astype(np.float32)

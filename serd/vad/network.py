@@ -7,6 +7,7 @@ the same to the bit in any batch.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,8 @@ class NetworkDetector:
         self.name = manifest.name
         self.sample_rate_hz = sample_rate_hz
         self.frame_samples = rate.frame_samples
+        self.compute_ns = 0
+        self.gated = 0
         self._session = session
         self._rate = np.array(sample_rate_hz, np.int64)
         self._context = np.zeros((rows, rate.context_samples), np.float32)
@@ -68,9 +71,10 @@ class NetworkDetector:
         audio = self._input[:count]
         audio[:, :context] = self._context[rows]
         np.multiply(frames, _SCALE, out=audio[:, context:])
-        output, state = self._session.run(
-            None, {"input": audio, "state": self._state.take(rows, axis=1), "sr": self._rate}
-        )
+        feeds = {"input": audio, "state": self._state.take(rows, axis=1), "sr": self._rate}
+        began = time.thread_time_ns()
+        output, state = self._session.run(None, feeds)
+        self.compute_ns += time.thread_time_ns() - began
         self._context[rows] = audio[:, -context:]
         self._state[:, rows] = state
         probability: Float32Array = output[:, 0]

