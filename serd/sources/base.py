@@ -13,6 +13,7 @@ from typing import Protocol
 import zmq
 
 from serd.channel import Waker
+from serd.sources.burst import Burst
 from serd.types import Encoding, Int16Array, Role
 
 
@@ -43,6 +44,17 @@ class Intake(Protocol):
         bool
             False when a lossless source has to wait: call again with the same message, later.
             Everything else, malformed messages included, is dealt with and True.
+        """
+        ...
+
+    def messages(self, source: Source, burst: Burst, roles: Sequence[Role], now_ns: int) -> int:
+        """Take many messages; the outcome is the same as of `message` for one after another.
+
+        Returns
+        -------
+        int
+            How many were taken. Fewer than all only where a lossless source has to wait: it
+            keeps the rest and calls again with them, later.
         """
         ...
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from serd.clock import Clock
 from serd.rows import Gap
-from serd.sources.stream import TapStream
+from serd.sources.stream import ChannelRow, TapStream
 from serd.types import Int16Array
 
 
@@ -44,6 +44,7 @@ class Delivery:
         self._shed: dict[TapStream, Shed] = {}
         # Only those that wait: a look at every tap in every round would cost more than the audio.
         self._waiting: set[TapStream] = set()
+        self._leftovers: list[ChannelRow] = []
 
     def append(self, tap: TapStream, samples: Int16Array, captured_at_ns: int, now_ns: int) -> None:
         """Append int16 ``[n, channels]`` at the stream's next index."""
@@ -105,7 +106,15 @@ class Delivery:
         """The stream has ended."""
         self._waiting.discard(tap)
 
+    def leave(self, channel: ChannelRow) -> None:
+        """The channel has ended; what of it waits for room is still written."""
+        if channel.pending:
+            self._leftovers.append(channel)
+
     def flush_pending(self, now_ns: int) -> bool:
         """Write what waits for room; return whether nothing waits any more."""
+        for channel in self._leftovers:
+            channel.flush_pending(now_ns)
+        self._leftovers = [channel for channel in self._leftovers if channel.pending]
         self._waiting = {tap for tap in self._waiting if not tap.flush_pending(now_ns)}
-        return not self._waiting
+        return not self._waiting and not self._leftovers

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -30,12 +31,21 @@ from serd.protocol.sequencer import (
     Silence,
     Step,
 )
-from serd.protocol.tap import Buffer, Flag, Metadata, decode_message, parse_metadata
+from serd.protocol.tap import (
+    Buffer,
+    Flag,
+    Metadata,
+    decode_message,
+    decode_stream_id,
+    parse_metadata,
+)
 from serd.rows import Gap, RowPool, StreamInfo
 from serd.sources.admission import Admission
 from serd.sources.base import Source, Tap
+from serd.sources.burst import Burst
 from serd.sources.delivery import Delivery
-from serd.sources.stream import ChannelRow, TapStream
+from serd.sources.lanes import Lanes
+from serd.sources.stream import NO_LANE, ChannelRow, TapStream, changed_info
 from serd.types import Encoding, Int16Array, Role
 
 _log = structlog.get_logger(__name__)
@@ -103,7 +113,7 @@ class StreamTable:
         )
         self._taps: dict[tuple[str, str], TapStream] = {}
         self._delivery = Delivery(options.max_fill_ms, options.silence_ms, clock, self.counts)
-        self._leftovers: list[ChannelRow] = []
+        self._lanes = Lanes(pools.values())
         # When each source last had to wait: what it brings is then behind, not silent.
         self._held_ns: dict[str, int] = {}
 
@@ -125,6 +135,8 @@ class StreamTable:
             return True
         key = source.name, message.stream
         tap = self._taps.get(key)
+        if tap is not None and tap.lane != NO_LANE:
+            self._lanes.settle(tap)
         if source.lossless and tap is not None and tap.waiting and not tap.flush_pending(now_ns):
             self._held_ns[source.name] = now_ns
             return False
@@ -154,6 +166,25 @@ class StreamTable:
             if broken is not None:
                 self._close(broken, "internal_error", now_ns)
         return True
+
+    def messages(self, source: Source, burst: Burst, roles: Sequence[Role], now_ns: int) -> int:
+        """See `serd.sources.base.Intake.messages`."""
+        taken, plain = self._lanes.take(
+            source.name,
+            burst,
+            partial(self._known, source),
+            lambda parts: self.message(source, parts, roles, now_ns),
+            now_ns,
+        )
+        self.counts["messages"] += plain
+        return taken
+
+    def _known(self, source: Source, raw_id: bytes) -> TapStream | None:
+        """The open tap of an id as it is in a message."""
+        try:
+            return self._taps.get((source.name, decode_stream_id(raw_id)))
+        except MessageError:
+            return None
 
     def _follow(
         self,
@@ -251,21 +282,12 @@ class StreamTable:
     def _change(self, tap: TapStream, metadata: Metadata, now_ns: int) -> None:
         infos: list[StreamInfo | None] = []
         for number, info in enumerate(tap.infos()):
-            if info is None:
-                infos.append(None)
-                continue
-            role = metadata.roles[number] if metadata.roles else info.role
-            changed = replace(
-                info,
-                role=role,
-                call_id=metadata.call_id if metadata.call_id is not None else info.call_id,
-                labels=metadata.labels if metadata.labels is not None else info.labels,
-            )
-            if self._admission.may_not_be_heard(role):
-                self._close_channel(tap, number, f"role_{role}", now_ns, refused=True)
-                infos.append(None)
-            else:
-                infos.append(changed)
+            changed = None if info is None else changed_info(info, metadata)
+            if changed is not None and self._admission.may_not_be_heard(changed.role):
+                reason = f"role_{changed.role}"
+                self._close_channel(tap, number, reason, now_ns, refused=True)
+                changed = None
+            infos.append(changed)
         tap.change(infos)
 
     # any source
@@ -352,24 +374,19 @@ class StreamTable:
         self, tap: TapStream, number: int, reason: str, now_ns: int, *, refused: bool = False
     ) -> None:
         channel = tap.close_channel(number, reason, refused, now_ns)
-        if channel is None:
-            return
-        self._admission.leave(channel, reason if refused else None)
-        if channel.pending:
-            self._leftovers.append(channel)
+        if channel is not None:
+            self._admission.leave(channel, reason if refused else None)
+            self._delivery.leave(channel)
 
     def flush_pending(self, now_ns: int) -> bool:
         """Write what waits for room, of every stream; return whether nothing waits any more."""
-        for channel in self._leftovers:
-            channel.flush_pending(now_ns)
-        self._leftovers = [channel for channel in self._leftovers if channel.pending]
-        return self._delivery.flush_pending(now_ns) and not self._leftovers
+        return self._delivery.flush_pending(now_ns)
 
     def sweep(self, now_ns: int) -> None:
         """Close the taps that have been silent for longer than the time-out."""
         timeout_ns = int(self._options.idle_timeout_s * _NS)
         for tap in list(self._taps.values()):
-            heard_ns = max(tap.last_ns, self._held_ns.get(tap.source.name, 0))
+            heard_ns = max(self._lanes.heard_ns(tap), self._held_ns.get(tap.source.name, 0))
             if tap.sequencer is not None and now_ns - heard_ns > timeout_ns:
                 self._finish(tap, "timeout", now_ns)
 
@@ -382,6 +399,8 @@ class StreamTable:
 
     def _finish(self, tap: TapStream, reason: str, now_ns: int) -> None:
         last: TapStream | None = tap
+        if tap.lane != NO_LANE:
+            self._lanes.settle(tap)
         if tap.sequencer is not None:
             # What the sequencer still holds back came before the end.
             steps = tap.sequencer.flush()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from serd.audio.resample import StreamResampler
 from serd.protocol.sequencer import Sequencer
-from serd.protocol.tap import Buffer
+from serd.protocol.tap import Buffer, Metadata
 from serd.rows import (
     Changed,
     Close,
@@ -25,6 +26,18 @@ from serd.rows import (
 )
 from serd.sources.base import Source
 from serd.types import Int16Array, Role
+
+NO_LANE = -1
+
+
+def changed_info(info: StreamInfo, metadata: Metadata) -> StreamInfo:
+    """What is known of a stream after its tap has said more; what it leaves out stays."""
+    return replace(
+        info,
+        role=metadata.roles[info.channel] if metadata.roles else info.role,
+        call_id=metadata.call_id if metadata.call_id is not None else info.call_id,
+        labels=metadata.labels if metadata.labels is not None else info.labels,
+    )
 
 
 class ChannelRow:
@@ -96,6 +109,17 @@ class ChannelRow:
         # A resampler may hand out what it held back together with what it is given.
         return max(0, free - self.pool.frame) * self.info.sample_rate_hz // self.pool.rate_hz
 
+    def in_step(self, source_index: int) -> bool:
+        """Whether samples from a source index on would go into the row as they are, right now.
+
+        They would not while something was shed before them: its place must be left first.
+        """
+        return (
+            self._resampler is None
+            and not self.pending
+            and self.timeline.ring_index(source_index) == self.end
+        )
+
     def anchor(self, source_index: int, unix_ns: int) -> None:
         """Note when the sample of a source index was captured."""
         self.pool.anchor(self.row, self.timeline.ring_index(source_index), unix_ns)
@@ -105,6 +129,9 @@ class TapStream:
     """All channels of one source stream.
 
     A channel that policy or capacity refused is None and its audio is discarded unseen.
+
+    While `lane` is not `NO_LANE`, the truth about the stream's place is elsewhere: see
+    `serd.sources.lanes`.
     """
 
     def __init__(
@@ -127,6 +154,22 @@ class TapStream:
         self.sequencer = sequencer
         self.last_ns = now_ns
         self.paused = False
+        self.lane = NO_LANE
+
+    def plain_row(self) -> ChannelRow | None:
+        """The row to which this stream's audio goes as it comes, if it is the only one."""
+        channel = self.channels[0] if len(self.channels) == 1 else None
+        if channel is None or self.paused or not channel.in_step(self.next_index):
+            return None
+        return channel
+
+    def advance(self, samples: int, now_ns: int) -> None:
+        """Take note that samples were written to the `plain_row`, the last of them at `now_ns`."""
+        channel = self.channels[0]
+        assert channel is not None, "a stream with a plain row has it to its end"
+        self.next_index += samples
+        channel.end += samples
+        self.last_ns = now_ns
 
     @property
     def live(self) -> list[ChannelRow]:

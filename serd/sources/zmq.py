@@ -12,6 +12,7 @@ from serd.channel import Waker
 from serd.errors import BindError
 from serd.protocol.tap import MAX_PAYLOAD_BYTES
 from serd.sources.base import Intake
+from serd.sources.burst import Burst, receive_burst
 from serd.types import Role
 
 # A frame beyond the protocol's limit is refused by the decoder and counted. One beyond this is
@@ -57,7 +58,7 @@ class ZmqSource:
         self._options = options
         self._context = context
         self._socket: zmq.Socket[bytes] | None = None
-        self._held: list[bytes] | None = None
+        self._held: Burst | None = None
         self._counts: Counter[str] = Counter()
         self.endpoints: list[str] = []
 
@@ -109,33 +110,32 @@ class ZmqSource:
         self._socket = socket
 
     def pollables(self) -> Sequence[zmq.Socket[bytes] | int]:
-        """The socket, except while a message is held back: then only room can help."""
+        """The socket, except while messages are held back: then only room can help."""
         return [self._socket] if self._socket is not None and self._held is None else []
 
     def service(self, now_ns: int, intake: Intake) -> int | None:
         """Take what has arrived. Asks to be called again at once when more may be waiting."""
-        socket, roles = self._socket, self._options.roles
+        socket = self._socket
         if socket is None:
             return None
-        if self._held is not None:
-            if not intake.message(self, self._held, roles, now_ns):
-                return None
-            self._held = None
-        receive = socket.recv_multipart
-        taken = 0
-        try:
-            while taken < _BURST:
-                parts = receive(zmq.NOBLOCK)
-                taken += 1
-                if not intake.message(self, parts, roles, now_ns):
-                    self._held = parts
-                    self._counts["waits"] += 1
-                    return None
-        except zmq.Again:
+        if self._held is not None and not self._hand_over(self._held, now_ns, intake):
             return None
-        finally:
-            self._counts["received"] += taken
-        return now_ns
+        burst, odd, drained = receive_burst(socket, _BURST)
+        self._counts["received"] += len(burst) + len(odd)
+        for parts in odd:
+            # Whatever it is, it is refused and counted, so its place among the others is nothing.
+            intake.message(self, parts, self._options.roles, now_ns)
+        if not self._hand_over(burst, now_ns, intake):
+            self._counts["waits"] += 1
+            return None
+        return None if drained else now_ns
+
+    def _hand_over(self, burst: Burst, now_ns: int, intake: Intake) -> bool:
+        """Whether all of it was taken; if not, the rest is held."""
+        taken = intake.messages(self, burst, self._options.roles, now_ns)
+        burst.drop(taken)
+        self._held = burst if len(burst) else None
+        return self._held is None
 
     def close(self) -> None:
         """Close the socket; what it still holds is lost to a SUB and kept by PUSH peers."""

@@ -29,6 +29,32 @@ class RingModel(RuleBasedStateMachine):
     def expect(self, row: int, count: int) -> int:
         return min(count, self.capacity - len(self.history[row]) + self.released[row])
 
+    @rule(data=st.data(), length=st.integers(1, 8), blocks=st.integers(1, 6))
+    def scatter(self, data: st.DataObject, length: int, blocks: int) -> None:
+        """Blocks of one length for rows of any order, some of them several times."""
+        rows: list[int] = []
+        starts: list[int] = []
+        values: list[list[int]] = []
+        ends = {row: len(history) for row, history in enumerate(self.history)}
+        for _ in range(blocks):
+            row = self.pick(data)
+            if ends[row] + length - self.released[row] > self.capacity:
+                continue
+            rows.append(row)
+            starts.append(ends[row])
+            values.append([(self.next + k) % 30_000 + 1 for k in range(length)])
+            self.next += length
+            ends[row] += length
+        if not rows:
+            return
+        samples = np.array(values, np.int16)
+        before = self.ring.written.copy()
+        self.ring.scatter(np.array(rows, np.int64), np.array(starts, np.int64), samples)
+        assert np.array_equal(self.ring.written, before), "only the caller moves it"
+        for row, block in zip(rows, values, strict=True):
+            self.history[row] += block
+            self.ring.written[row] = ends[row]
+
     @rule(data=st.data(), count=st.integers(0, 40))
     def write(self, data: st.DataObject, count: int) -> None:
         row = self.pick(data)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from serd.sources.base import Source, Tap
+from serd.sources.burst import Burst
 from serd.types import Encoding, Int16Array, Role
 
 
@@ -45,6 +46,9 @@ class FakeIntake:
     def message(
         self, source: Source, parts: Sequence[bytes], roles: Sequence[Role], now_ns: int
     ) -> bool:
+        raise AssertionError("only ZeroMQ sources have messages")
+
+    def messages(self, source: Source, burst: Burst, roles: Sequence[Role], now_ns: int) -> int:
         raise AssertionError("only ZeroMQ sources have messages")
 
     def open_stream(

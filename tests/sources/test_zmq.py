@@ -7,6 +7,7 @@ import zmq
 
 from serd.channel import Waker
 from serd.errors import BindError
+from serd.sources.burst import Burst
 from serd.sources.zmq import ZmqOptions, ZmqSource
 from serd.types import Role
 from tests.fakes import wait_until
@@ -30,10 +31,16 @@ class FakeIntake:
             self.taken.append(tuple(parts))
         return self.room
 
+    def messages(self, source: object, burst: Burst, roles: Sequence[Role], now_ns: int) -> int:
+        taken = 0
+        while taken < len(burst) and self.message(source, burst.parts(taken), roles, now_ns):
+            taken += 1
+        return taken
+
 
 def _service_until(source: ZmqSource, intake: FakeIntake, count: int) -> None:
     def served() -> bool:
-        source.service(0, intake)  # type: ignore[arg-type]  # only `message` is used
+        source.service(0, intake)  # type: ignore[arg-type]  # only messages are taken
         return len(intake.taken) >= count
 
     wait_until(served, f"{count} messages")
@@ -104,7 +111,7 @@ def test_a_message_without_room_is_held_and_comes_first_later(zmq_context: Conte
     intake.room = False
 
     def held() -> bool:
-        source.service(0, intake)  # type: ignore[arg-type]  # only `message` is used
+        source.service(0, intake)  # type: ignore[arg-type]  # only messages are taken
         return source.counts().get("waits", 0) == 1
 
     wait_until(held, "a message to be held")
