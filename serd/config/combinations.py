@@ -55,6 +55,12 @@ def conflicts(config: Config) -> Iterator[Conflict]:
             f"{inference.queue_segments} is less than max_batch ({inference.max_batch}):"
             " no batch could be full",
         )
+    if config.streams.max_lag_ms >= config.streams.backlog_s * 1000:
+        yield Conflict(
+            ("streams.max_lag_ms", "streams.backlog_s"),
+            f"{config.streams.max_lag_ms} is not below backlog_s ({config.streams.backlog_s}):"
+            " audio would be lost for want of room before a stream is left out",
+        )
     yield from _source_conflicts(config)
     yield from _endpoint_conflicts(config)
 

@@ -122,12 +122,13 @@ SourceConfig = Annotated[
 class StreamsSection(Section):
     """Limits and repairs that hold for every stream."""
 
-    max_streams: Annotated[Integer, Field(ge=1, le=100_000)] = 1000
+    max_streams: Annotated[Integer, Field(ge=1, le=100_000)] = 4000
     idle_timeout_s: Annotated[Number, Field(ge=0.1, le=86_400)] = 30.0
     reorder_messages: Annotated[Integer, Field(ge=0, le=1024)] = 8
     refuse_roles: Roles = (Role.AGENT,)
     max_fill_ms: Annotated[Integer, Field(ge=0, le=60_000)] = 500
     backlog_s: Annotated[Number, Field(ge=0.5, le=60)] = 2.0
+    max_lag_ms: Annotated[Integer, Field(ge=50, le=60_000)] = 150
 
 
 class VadSection(Section):

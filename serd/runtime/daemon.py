@@ -23,6 +23,7 @@ from serd.clock import Clock, SystemClock
 from serd.config.schema import Config
 from serd.errors import SerdError
 from serd.protocol.events import DaemonEvent, Event
+from serd.runtime import collector
 from serd.runtime.pipeline import Pipeline
 from serd.runtime.sources import make_sources
 from serd.runtime.systemd import Notifier
@@ -30,6 +31,7 @@ from serd.sinks.publisher import Publisher, PublisherOptions
 from serd.sinks.ring import EventRing
 from serd.sinks.stamper import new_run_id
 from serd.sources.zmq import ZmqSource
+from serd.threads import hand_over_sooner
 
 _log = structlog.get_logger(__name__)
 
@@ -174,6 +176,9 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         self.start()
+        # Here and not in start(): both concern the whole process.
+        collector.settle()
+        hand_over_sooner()
         self._serve()
         self.stop()
         if isinstance(self._failure, SerdError):

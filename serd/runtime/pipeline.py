@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 
-import structlog
-
-from serd.channel import Waker
 from serd.clock import Clock
 from serd.config.schema import Config
 from serd.inference.manifest import resolve_model
 from serd.inference.model import EmotionModel
-from serd.inference.worker import InferenceWorker, WorkerOptions
+from serd.inference.worker import (
+    DropReason,
+    InferenceWorker,
+    Result,
+    SegmentJob,
+    WorkerOptions,
+)
 from serd.protocol.events import Event
 from serd.rows import RowPool, StreamInfo
 from serd.runtime.assembler import Assembler
 from serd.runtime.ingest import IngestThread
 from serd.runtime.judge import Judge
 from serd.runtime.line import ModelFacts, stream_event
-from serd.runtime.speech import SpeechPool, SpeechStage, line_keys
+from serd.runtime.overload import Governor
+from serd.runtime.speech import SpeechPool, line_keys
+from serd.runtime.stage import SpeechStage, SpeechThread
+from serd.runtime.wait import ExpectedWait
 from serd.segmenter import Segmenter, SegmenterOptions
 from serd.sources.base import Source
 from serd.sources.intake import IntakeOptions, StreamTable
@@ -28,53 +33,8 @@ from serd.types import NATIVE_RATES_HZ, frame_samples
 from serd.vad.detector import Detector, make_detector
 from serd.vad.silero import RESET_AFTER_SILENCE_MS, SILENCE_BELOW
 
-_log = structlog.get_logger(__name__)
-
-# Patient rows wait while the inference queue is fuller than this.
-_PRESSURE = 0.5
-
-
-class SpeechThread:
-    """Runs the speech stage whenever it is woken."""
-
-    def __init__(self, stage: SpeechStage, on_failure: Callable[[BaseException], None]) -> None:
-        self.waker = Waker()
-        self._stage = stage
-        self._on_failure = on_failure
-        self._stopping = False
-        self._rested = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="serd-speech", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            while not self._stopping:
-                self.waker.wait(1.0)
-                self._stage.work()
-                with self._rested:
-                    self._rested.notify_all()
-        except BaseException as error:
-            _log.exception("speech.failed")
-            self._on_failure(error)
-
-    def wait_empty(self, timeout_s: float) -> bool:
-        """Wait until no row is in use any more; return whether that came to pass."""
-        with self._rested:
-            self.waker.wake()
-            return self._rested.wait_for(
-                lambda: self._stage.empty or not self._thread.is_alive(), timeout_s
-            )
-
-    def stop(self, timeout_s: float = 5.0) -> bool:
-        """End the thread after its current round; return whether it ended in time."""
-        self._stopping = True
-        self.waker.wake()
-        if self._thread.ident is not None:
-            self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+_MS = 1_000_000
+_FOR_EVER_NS = 1 << 62
 
 
 class Pipeline:
@@ -125,15 +85,19 @@ class Pipeline:
             self.model.identity, tuple(self.model.labels), self.model.abstain_below
         )
         self._assembler = Assembler(emit)
-        judge = Judge(self._assembler, self._facts, clock, self._progressed)
+        self._judge = Judge(self._assembler, self._facts, clock, self._progressed)
         self._worker = InferenceWorker(
             self.model,
             WorkerOptions(inference.queue_segments, inference.max_batch, inference.max_wait_ms),
-            judge.results,
-            judge.dropped,
+            self._judged,
+            self._judge.dropped,
             clock,
         )
-        self._pressure = max(1, int(inference.queue_segments * _PRESSURE))
+        self._wait = ExpectedWait(lambda: self._worker.queued, inference.queue_segments)
+        # Of the lag allowed to live audio, what recordings played fast may use up: a quarter is
+        # some three batches, enough to keep the model busy.
+        self._patience_ns = config.streams.max_lag_ms * _MS // 4
+        self._governor = Governor(config.streams.max_lag_ms)
         keys = line_keys()
         self._pools = {rate: self._row_pool(config, rate) for rate in NATIVE_RATES_HZ}
         self.detectors: list[Detector] = []
@@ -169,14 +133,16 @@ class Pipeline:
                     options.samples(segment.window_s),
                     self._assembler,
                     self._worker.submit,
+                    self._give_up,
                     self._facts,
                     clock,
                     keys,
                     self._pressed,
+                    self._governor,
                 )
             )
         pools = list(self._pools.values())
-        self._stage = SpeechStage(speech_pools, pools)
+        self._stage = SpeechStage(speech_pools, pools, self._governor, self._lag_around_ns, clock)
         self._speech = SpeechThread(self._stage, on_failure)
         self.table = StreamTable(
             self._pools,
@@ -214,7 +180,19 @@ class Pipeline:
         return RowPool(rate_hz, config.streams.max_streams, int(needed_s * rate_hz))
 
     def _pressed(self) -> bool:
-        return self._worker.queued >= self._pressure
+        return self._wait.exceeds(self._patience_ns if self._governor.governs else _FOR_EVER_NS)
+
+    def _judged(self, results: list[Result]) -> None:
+        self._wait.learn(results)
+        self._judge.results(results)
+
+    def _give_up(self, job: SegmentJob) -> None:
+        self._judge.dropped(job, DropReason.OVERLOAD)
+
+    def _lag_around_ns(self) -> int:
+        # How old what a source still holds is, nobody knows; a quarter stands for an ingest that
+        # is given a third more than it can take.
+        return self._wait.ns + self._ingest.behind_ns // 4
 
     def _progressed(self) -> None:
         self._speech.waker.wake()
@@ -268,12 +246,18 @@ class Pipeline:
         return done and self._assembler.pending == 0
 
     def counts(self) -> dict[str, int]:
-        """Every counter of every stage, by name."""
+        """Every counter of every stage, by name.
+
+        ``vad.compute_ns`` and ``inference.compute_ns`` are the processor time that the two threads
+        spent inside onnxruntime. With more than one operator thread (``threads`` of their sections)
+        they leave out what the others did.
+        """
         worker = {f"inference.{name}": count for name, count in self._worker.counts().items()}
         return {
             **self._ingest.counts(),
             **self._stage.counts(),
             **worker,
+            "inference.compute_ns": self._worker.compute_ns,
             "assembler.pending": self._assembler.pending,
             "assembler.peak": self._assembler.peak,
         }

@@ -1,4 +1,4 @@
-"""The speech stage: voice activity, segmentation and controls, over all rows of a pool at once."""
+"""Voice activity, segmentation and controls, over all rows of a pool at once."""
 
 from __future__ import annotations
 
@@ -30,11 +30,13 @@ from serd.runtime.line import (
     Utterance,
     utterance_event,
 )
+from serd.runtime.overload import Governor
 from serd.segmenter import Instruction, Offset, Onset, Segment, Segmenter
-from serd.types import Int64Array
+from serd.types import BoolArray, Int16Array, Int64Array
 from serd.vad.detector import Detector
 
 _ROOM_STEPS = 16
+_NO_AUDIO: Int16Array = np.empty(0, np.int16)
 
 
 class SpeechPool:
@@ -44,10 +46,28 @@ class SpeechPool:
     ----------
     submit
         Hands a segment to the inference stage; never blocks.
+    give_up
+        Takes a segment of a stream that is being shed, to tell that it is lost.
     keys
-        Gives every opened stream a new line in the assembler.
+        Gives every opened stream a new line in the assembler, a younger one a greater.
     pressed
         Whether the inference stage is so full that patient rows must wait.
+    governor
+        Hears of every stream that cannot wait; who calls `step` carries out its instructions.
+
+    Attributes
+    ----------
+    detector
+        The detector, for its own counts.
+    frames, steps
+        Frames judged, and calls of the detector that took.
+    shed_samples
+        Samples, at the pool's rate, that were skipped in rows while shed.
+    shed_segments
+        Segments given up because their stream was shed.
+    lag_ns
+        How long the oldest audio that cannot wait had waited when the last step began; 0 for
+        less than a frame's time.
     """
 
     def __init__(
@@ -58,13 +78,15 @@ class SpeechPool:
         window: int,
         assembler: Assembler,
         submit: Callable[[SegmentJob], None],
+        give_up: Callable[[SegmentJob], None],
         model: ModelFacts,
         clock: Clock,
         keys: Iterator[int],
         pressed: Callable[[], bool],
+        governor: Governor,
     ) -> None:
         self._pool = pool
-        self._detector = detector
+        self.detector = detector
         self._segmenter = segmenter
         self._window = window
         self._assembler = assembler
@@ -73,10 +95,20 @@ class SpeechPool:
         self._clock = clock
         self._keys = keys
         self._pressed = pressed
+        self._governor = governor
+        self._give_up = give_up
+        self._shed: BoolArray = np.zeros(pool.rows, np.bool_)
+        # Where the audio that is being skipped begins, ring index.
+        self._shed_from: Int64Array = np.zeros(pool.rows, np.int64)
+        # Rows of the streams that the governor knows.
+        self._governed: dict[int, int] = {}
         self._position: Int64Array = np.zeros(pool.rows, np.int64)
         self._lines: list[Line | None] = [None] * pool.rows
         self.frames = 0
         self.steps = 0
+        self.shed_samples = 0
+        self.shed_segments = 0
+        self.lag_ns = 0
 
     def step(self) -> bool:
         """One frame of every row that has one, then the controls that are due.
@@ -84,9 +116,12 @@ class SpeechPool:
         Returns
         -------
         bool
-            Whether anything was done; call again until nothing is.
+            Whether more of what was there at the beginning is left; call again until it is not.
+            Of what came meanwhile the caller is woken.
         """
         pool = self._pool
+        frame = pool.frame
+        self.lag_ns = 0
         active = np.flatnonzero(pool.active)
         if not len(active):
             return False
@@ -94,33 +129,105 @@ class SpeechPool:
             # Not at every step: a source that waits would be woken for a single frame's room,
             # and the two threads would take turns at the interpreter lock.
             pool.made_room()
-        # The order of these two reads matters, see RowPool.
-        written = pool.ring.written[active]
-        limit = pool.limit[active]
-        position = self._position[active]
-        ready = np.minimum(written, limit) - position >= pool.frame
+        # The order of these two reads matters, see RowPool. (`take` costs half of an index.)
+        written = pool.ring.written.take(active)
+        limit = pool.limit.take(active)
+        position = self._position.take(active)
+        behind = np.minimum(written, limit)
+        behind -= position
+        if self._governed and len(shed := np.flatnonzero(self._shed.take(active))):
+            self._skip(active, shed, position, behind)
         if self._pressed():
             # Holding back the rows whose sources can wait keeps the room that is left for those
             # that cannot: a recording played fast never costs a live call a segment.
-            ready &= ~pool.patient[active]
-        rows = active[ready]
-        if len(rows):
-            self._frame(rows, position[ready])
+            behind[pool.patient.take(active)] = 0
+        late = behind >= 2 * frame
+        more = bool(late.any())
+        if more and self._governed:
+            self._measure(active[late], position[late])
+        ready = np.flatnonzero(behind >= frame)
+        if len(ready):
+            rows = active.take(ready)
+            self._frame(rows, position.take(ready))
+            position[ready] += frame
         # A control is due when no whole frame lies before it. It was queued before what is
         # written behind it, so that all that it waits for is here once `written` reaches it.
-        position[ready] += pool.frame
-        due = (limit <= written) & (limit - position < pool.frame)
-        for row in active[due].tolist():
-            self._controls(row)
-        worked = bool(len(rows)) or bool(due.any())
-        if not worked:
+        due = (limit <= written) & (limit - position < frame)
+        if due.any():
+            more = True
+            for row in active[due].tolist():
+                self._controls(row)
+        if not more:
             pool.made_room()
-        return worked
+        return more
+
+    def _skip(
+        self, active: Int64Array, shed: Int64Array, position: Int64Array, behind: Int64Array
+    ) -> None:
+        """Move those of the active rows that are shed to the end of what they hold, in place.
+
+        In whole frames, which keeps their place in the ring and the order of their controls.
+        """
+        position[shed] += behind[shed] // self._pool.frame * self._pool.frame
+        behind[shed] = 0
+        rows = active.take(shed)
+        self._position[rows] = self._pool.ring.released[rows] = position.take(shed)
+
+    def _measure(self, rows: Int64Array, starts: Int64Array) -> None:
+        """Note how long the oldest of the frames that begin here has waited.
+
+        Asked only of rows that are more than a frame behind: a live row that is not has waited for
+        less than the 32 ms until its next frame.
+        """
+        hurried = ~self._pool.patient.take(rows)
+        if hurried.any():
+            ends = starts[hurried] + self._pool.frame
+            arrived_ns = self._pool.first_arrival_ns(rows[hurried], ends)
+            self.lag_ns = self._clock.monotonic_ns() - arrived_ns
+
+    def shed(self, keys: Sequence[int]) -> None:
+        """Skip the audio of those of these streams that are in this pool, from here on.
+
+        An utterance that is open ends with the reason ``overload``. Its last segment is told as
+        lost: the segments of a great many streams that end at once would keep those that stay
+        waiting for longer than all the rest.
+        """
+        rows = self._rows_of(keys)
+        at = self._position[rows]
+        instructions = self._segmenter.flush(rows, at, "overload")
+        self._shed[rows] = True
+        self._shed_from[rows] = at
+        self._carry_out(instructions)
+
+    def take_back(self, keys: Sequence[int]) -> None:
+        """Go on analysing those of these streams that are in this pool."""
+        rows = self._rows_of(keys)
+        at = self._position[rows]
+        for row, index in zip(rows.tolist(), at.tolist(), strict=True):
+            self._settle(row, index)
+        self._shed[rows] = False
+        self._start(rows, at)
+
+    def _rows_of(self, keys: Sequence[int]) -> Int64Array:
+        rows = [self._governed[key] for key in keys if key in self._governed]
+        return np.array(rows, np.int64)
+
+    def _settle(self, row: int, at: int) -> None:
+        """Tell what a shed row has skipped up to a ring index."""
+        start = int(self._shed_from[row])
+        if not self._shed[row] or start == at:
+            return
+        line = self._lines[row]
+        assert line is not None, "shed rows are open"
+        begin, end = line.timeline.source_index(start), line.timeline.source_index(at)
+        self._tell_gap(line, Gap("overload", begin, end, 0))
+        self.shed_samples += at - start
+        self._shed_from[row] = at
 
     def _frame(self, rows: Int64Array, starts: Int64Array) -> None:
         pool = self._pool
         frames = pool.ring.gather(rows, starts, pool.frame)
-        probability = self._detector.step(rows, frames)
+        probability = self.detector.step(rows, frames)
         self._position[rows] += pool.frame
         self._carry_out(self._segmenter.step(rows, probability))
         pool.ring.released[rows] = self._segmenter.retain_from(rows)
@@ -148,6 +255,7 @@ class SpeechPool:
         assert line is not None, "the first control of a row opens it"
         match control:
             case Jump(at, reason, timeline, gap):
+                self._settle(row, at)
                 self._flush(row, at, reason)
                 if gap is not None:
                     self._tell_gap(line, gap)
@@ -161,6 +269,7 @@ class SpeechPool:
             case Changed(_, info):
                 line.info = info
             case Paused(at):
+                self._settle(row, at)
                 self._flush(row, at, "paused")
                 self._tell_state(line, "paused", None, at)
                 self._begin(row, at)
@@ -169,10 +278,14 @@ class SpeechPool:
                 self._tell_state(line, "resumed", None, at)
                 self._begin(row, at)
             case Close(at, reason, refused):
+                self._settle(row, at)
                 self._flush(row, at, reason)
                 if refused:
                     self._tell_state(line, "refused", reason, at)
                 self._tell_state(line, "closed", reason, at)
+                if self._governed.pop(line.key, None) is not None:
+                    self._governor.closed(line.key)
+                self._shed[row] = False
                 self._lines[row] = None
                 self._position[row] = at
                 self._pool.release(row)
@@ -183,14 +296,20 @@ class SpeechPool:
         self._position[row] = control.at
         self._tell_state(line, "opened", None, control.at)
         self._begin(row, control.at, keep_utterances=False)
+        if not self._pool.patient[row]:
+            self._governed[line.key] = row
+            self._shed[row] = not self._governor.opened(line.key)
+            self._shed_from[row] = control.at
 
     def _begin(self, row: int, at: int, *, keep_utterances: bool = True) -> None:
-        rows = np.array([row])
-        self._position[row] = at
-        self._detector.reset(rows)
-        self._segmenter.start(rows, np.array([at]), keep_utterances=keep_utterances)
-        self._pool.ring.released[row] = at
+        self._start(np.array([row]), np.array([at]), keep_utterances=keep_utterances)
         self._pool.made_room()
+
+    def _start(self, rows: Int64Array, at: Int64Array, *, keep_utterances: bool = True) -> None:
+        self._position[rows] = at
+        self.detector.reset(rows)
+        self._segmenter.start(rows, at, keep_utterances=keep_utterances)
+        self._pool.ring.released[rows] = at
 
     def _flush(self, row: int, at: int, reason: str) -> None:
         self._carry_out(self._segmenter.flush(np.array([row]), np.array([at]), reason))
@@ -231,8 +350,13 @@ class SpeechPool:
             padded=segment.end - segment.start < self._window,
             arrived_ns=self._pool.arrived_ns(row, segment.decided),
         )
+        now_ns = self._clock.monotonic_ns()
+        if self._shed[row]:
+            self.shed_segments += 1
+            self._give_up(SegmentJob(_NO_AUDIO, self._pool.rate_hz, now_ns, context))
+            return
         audio = self._pool.ring.read(row, segment.start, segment.end)
-        self._submit(SegmentJob(audio, self._pool.rate_hz, self._clock.monotonic_ns(), context))
+        self._submit(SegmentJob(audio, self._pool.rate_hz, now_ns, context))
 
     def _offset(self, line: Line, offset: Offset) -> None:
         info, utterance = line.info, line.utterance
@@ -253,33 +377,6 @@ class SpeechPool:
                 )
             ],
         )
-
-
-class SpeechStage:
-    """Both pools, stepped in turn until nothing is left to do."""
-
-    def __init__(self, pools: Sequence[SpeechPool], shared: Sequence[RowPool]) -> None:
-        self._pools = pools
-        self._shared = shared
-
-    def work(self) -> None:
-        """Do everything that is due."""
-        while True:
-            # Not any(): every pool must have its turn.
-            if not sum(pool.step() for pool in self._pools):
-                return
-
-    @property
-    def empty(self) -> bool:
-        """Whether no row is in use."""
-        return not any(bool(pool.active.any()) for pool in self._shared)
-
-    def counts(self) -> dict[str, int]:
-        """Frames judged, and detector calls that took."""
-        return {
-            "vad.frames": sum(pool.frames for pool in self._pools),
-            "vad.calls": sum(pool.steps for pool in self._pools),
-        }
 
 
 def line_keys() -> Iterator[int]:

@@ -251,6 +251,7 @@ class TestConflicts:
                 "segment.min_speech_ms",
             ),
             ("[inference]\nqueue_segments = 31", "inference.queue_segments"),
+            ("[streams]\nmax_lag_ms = 500\nbacklog_s = 0.5", "streams.max_lag_ms"),
             ("[[sources]]\ntype = 'zmq'", "sources.0"),
             (
                 "[[sources]]\ntype = 'zmq'\nsocket = 'SUB'\nconnect = 'tcp://a:1'\nsubscribe = []",

@@ -51,9 +51,9 @@ def test_a_flood_is_shed_by_the_stated_policy_and_told(tmp_path: Path) -> None:
                 # Positions are true in spite of all that was dropped.
                 assert events[-1]["at_sample"] == len(speech)
             flood = sum(len(call) for call in calls)
-            lost_segments = sum(gap["messages"] == 0 for gap in gaps)
-            told = sum(event["segments_lost"] for event in collector.of_type("utterance"))
-            assert told == lost_segments
+            lost_segments = sum(event["segments_lost"] for event in collector.of_type("utterance"))
+            # Beside those of segments, gaps without messages tell of streams that were shed.
+            assert sum(gap["messages"] == 0 for gap in gaps) >= lost_segments > 0
 
             # Then a call at a pace that it can keep up with is complete again: the next block
             # is sent when the last one has been heard.
@@ -66,5 +66,6 @@ def test_a_flood_is_shed_by_the_stated_policy_and_told(tmp_path: Path) -> None:
         assert "emotion" in {event["type"] for event in essence(collector.events, "calm")}
         assert daemon.stop() == 0
         counts = collector.wait_for("daemon", "stopped")["counts"]
-        assert counts["inference.segments_dropped_overload"] == lost_segments
+        dropped = counts["inference.segments_dropped_overload"] + counts["overload.segments"]
+        assert dropped == lost_segments
         collector.close()

@@ -1,0 +1,366 @@
+"""Rows that are shed: what is skipped is told to the sample, and nothing else is lost."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serd.inference.worker import DropReason, SegmentJob
+from serd.protocol.events import EmotionEvent, Event, GapEvent, SpeechEvent, StreamEvent
+from serd.rows import RowPool
+from serd.runtime.assembler import Assembler
+from serd.runtime.judge import Judge
+from serd.runtime.line import ModelFacts
+from serd.runtime.overload import Governor
+from serd.runtime.speech import SpeechPool
+from serd.runtime.stage import SpeechStage
+from serd.segmenter import Segmenter, SegmenterOptions
+from serd.sources.base import Tap
+from serd.sources.intake import IntakeOptions, StreamTable
+from serd.types import Encoding, Float32Array, Int16Array, Int64Array
+from tests.fakes import FakeClock
+from tests.sources.intake_bench import FakeSource
+
+RATE_HZ = 8000
+FRAME = 256
+# Samples tell their own index, so that the detector can be asked what it has heard.
+_CYCLE = 30_000
+# Up to half a second of loss is filled with silence, more makes a stream jump.
+_FILLED = RATE_HZ // 2
+
+
+@dataclass
+class SlowDetector:
+    """Calls everything speech, takes its time, and remembers what it has heard."""
+
+    clock: FakeClock
+    row_ms: float = 0.0
+    name: str = "fake"
+    sample_rate_hz: int = RATE_HZ
+    frame_samples: int = FRAME
+    compute_ns: int = 0
+    gated: int = 0
+    heard: dict[int, list[Int16Array]] = field(default_factory=dict)
+    meanwhile: Callable[[], None] = lambda: None
+
+    def step(self, rows: Int64Array, frames: Int16Array) -> Float32Array:
+        self.clock.advance(len(rows) * self.row_ms / 1000)
+        self.meanwhile()
+        for row, frame in zip(rows.tolist(), frames, strict=True):
+            self.heard.setdefault(row, []).append(frame.copy())
+        return np.ones(len(rows), np.float32)
+
+    def reset(self, rows: Int64Array) -> None: ...
+
+
+class Bench:
+    """An intake and a speech stage over one pool, with a clock that moves when told to."""
+
+    def __init__(self, rows: int = 4, max_lag_ms: int = 150, *, lossless: bool = False) -> None:
+        self.clock = FakeClock(monotonic_ns=10**9)
+        self.events: list[Event] = []
+        self.jobs: list[SegmentJob] = []
+        self.source = FakeSource(lossless=lossless)
+        options = SegmenterOptions(RATE_HZ, FRAME, window_s=1.0, hop_s=0.5)
+        pool = RowPool(RATE_HZ, rows, 4 * RATE_HZ)
+        self.pool = pool
+        self.table = StreamTable(
+            {RATE_HZ: pool, 2 * RATE_HZ: RowPool(2 * RATE_HZ, rows, FRAME)},
+            IntakeOptions(max_streams=rows),
+            self.clock,
+            lambda info, at, reason: None,
+        )
+        self.detector = SlowDetector(self.clock)
+        self.governor = Governor(max_lag_ms)
+        assembler = Assembler(self.events.append)
+        facts = ModelFacts("fake-1", ("neutral", "angry"), 0.3)
+        self.judge = Judge(assembler, facts, self.clock, lambda: None)
+        self.speech = SpeechPool(
+            pool,
+            self.detector,
+            Segmenter(rows, options),
+            options.samples(1.0),
+            assembler,
+            self._judge_at_once,
+            lambda job: self.judge.dropped(job, DropReason.OVERLOAD),
+            facts,
+            self.clock,
+            itertools.count(),
+            lambda: False,
+            self.governor,
+        )
+        self.stage = SpeechStage([self.speech], [pool], self.governor, lambda: 0, self.clock)
+
+    def _judge_at_once(self, job: SegmentJob) -> None:
+        self.jobs.append(job)
+        self.judge.dropped(job, DropReason.MODEL_ERROR)
+
+    def open(self, stream: str) -> Tap:
+        return self.table.open_stream(self.source, stream, RATE_HZ, 1, [], Encoding.S16LE, 0)
+
+    def push(self, tap: Tap, start: int, samples: int) -> None:
+        audio = (np.arange(start, start + samples) % _CYCLE + 1).astype(np.int16)
+        self.table.push(tap, audio.reshape(-1, 1), 0)
+
+    def step(self) -> None:
+        while self.speech.step():
+            pass
+
+    def gaps(self, stream: str, reason: str = "overload") -> list[tuple[int, int]]:
+        return [
+            (event.start_sample, event.end_sample)
+            for event in self.events
+            if isinstance(event, GapEvent) and event.stream == stream and event.reason == reason
+        ]
+
+    def said(self, stream: str) -> list[str]:
+        said = []
+        for event in self.events:
+            assert not isinstance(event, EmotionEvent), "nothing is scored here"
+            if event.stream == stream:  # type: ignore[union-attr]  # none is the daemon's
+                words = [type(event).__name__.removesuffix("Event").lower()]
+                if isinstance(event, SpeechEvent | StreamEvent):
+                    words.append(event.state)
+                if isinstance(event, GapEvent):
+                    words.append(event.reason)
+                said.append(".".join(words))
+        return said
+
+
+def test_a_shed_stream_ends_its_utterance_and_tells_the_range_when_it_is_taken_back() -> None:
+    bench = Bench()
+    tap = bench.open("call")
+    bench.push(tap, 0, 2 * RATE_HZ)
+    bench.step()
+    shed_at = 2 * RATE_HZ // FRAME * FRAME
+    segments = len(bench.jobs)
+    assert segments
+    bench.speech.shed([0])
+    assert bench.said("call")[-3:] == ["gap.overload", "speech.offset", "utterance"]
+    offset = [event for event in bench.events if isinstance(event, SpeechEvent)][-1]
+    assert (offset.reason, offset.at_sample) == ("overload", shed_at)
+    # The last segment is told as lost and costs the model nothing.
+    assert len(bench.jobs) == segments
+    assert bench.speech.shed_segments == 1
+    before = len(bench.events)
+
+    # Many times what its row holds: the intake never has to wait or drop.
+    for second in range(2, 22):
+        bench.push(tap, second * RATE_HZ, RATE_HZ)
+        bench.step()
+    assert bench.table.counts["overload.samples"] == 0
+    assert len(bench.events) == before
+    heard = len(bench.detector.heard[0])
+
+    bench.speech.take_back([0])
+    back_at = 22 * RATE_HZ // FRAME * FRAME
+    assert bench.gaps("call")[-1] == (shed_at, back_at)
+    assert bench.speech.shed_samples == back_at - shed_at
+    bench.push(tap, 22 * RATE_HZ, RATE_HZ)
+    bench.step()
+    assert bench.said("call")[-2:] == ["gap.overload", "speech.onset"]
+    onset = [event for event in bench.events if isinstance(event, SpeechEvent)][-1]
+    assert onset.at_sample == back_at
+    assert onset.utterance == offset.utterance + 1
+    assert bench.detector.heard[0][heard][0] == back_at % _CYCLE + 1
+
+
+def test_a_stream_that_ends_while_shed_tells_the_range_to_its_last_sample() -> None:
+    bench = Bench()
+    tap = bench.open("call")
+    bench.push(tap, 0, 1000)
+    bench.step()
+    bench.speech.shed([0])
+    bench.push(tap, 1000, 777)
+    bench.step()
+    bench.table.close_stream(tap, "end")
+    bench.step()
+    assert bench.gaps("call") == [(768, 1777)]
+    assert bench.said("call")[-2:] == ["gap.overload", "stream.closed"]
+    closed = bench.events[-1]
+    assert isinstance(closed, StreamEvent)
+    assert closed.at_sample == 1777
+    assert not bench.governor.governs
+    # The row is as good as new for the next.
+    tap = bench.open("next")
+    bench.push(tap, 0, 512)
+    bench.step()
+    assert len(bench.detector.heard[1]) == 2
+
+
+def test_a_jump_ends_the_range_and_the_next_begins_behind_it() -> None:
+    bench = Bench()
+    tap = bench.open("call")
+    bench.push(tap, 0, 512)
+    bench.step()
+    bench.speech.shed([0])
+    bench.push(tap, 512, 1000)
+    bench.table.lose(tap, 10 * RATE_HZ, "device_lost")
+    after = 1512 + 10 * RATE_HZ
+    bench.push(tap, after, 2560)
+    bench.step()
+    bench.speech.take_back([0])
+    assert bench.gaps("call") == [(512, 1512), (after, after + 2560)]
+    assert bench.gaps("call", "device_lost") == [(1512, after)]
+    assert bench.said("call")[-3:] == ["gap.overload", "gap.device_lost", "gap.overload"]
+
+
+def test_nothing_skipped_is_nothing_told() -> None:
+    bench = Bench()
+    tap = bench.open("call")
+    bench.push(tap, 0, 512)
+    bench.step()
+    bench.speech.shed([0])
+    bench.speech.take_back([0])
+    bench.push(tap, 512, 256)
+    bench.step()
+    assert bench.said("call") == ["stream.opened"]
+    assert len(bench.detector.heard[0]) == 3
+
+
+def test_rows_of_sources_that_wait_are_never_shed() -> None:
+    bench = Bench(lossless=True)
+    bench.push(bench.open("call"), 0, 512)
+    bench.clock.advance(10)
+    bench.step()
+    assert not bench.governor.governs
+    assert bench.speech.lag_ns == 0
+    bench.speech.shed([0])
+    assert bench.said("call") == ["stream.opened"]
+
+
+def test_the_lag_is_that_of_the_oldest_frame_that_waits() -> None:
+    bench = Bench()
+    early, late = bench.open("early"), bench.open("late")
+    bench.push(early, 0, 512)
+    bench.clock.advance(0.050)
+    bench.push(late, 0, 256)
+    bench.clock.advance(0.030)
+    # The first step finds streams that it does not know yet.
+    lags = []
+    more = True
+    while more:
+        more = bench.speech.step()
+        lags.append(bench.speech.lag_ns)
+    # A row that is a single frame behind is not late.
+    assert lags == [0, 80_000_000, 0]
+
+
+def test_a_slow_machine_sheds_the_youngest_and_takes_them_back_when_it_can() -> None:
+    streams = 12
+    bench = Bench(streams)
+    names = [f"call-{number:02}" for number in range(streams)]
+    taps = [bench.open(name) for name in names]
+    position = 0
+    clock = bench.clock
+    due_ns = clock.now_ns
+
+    def arrive() -> None:
+        """Push what has come by now, each block at its own time."""
+        nonlocal position, due_ns
+        now_ns = clock.now_ns
+        while due_ns <= now_ns:
+            clock.now_ns = due_ns
+            for tap in taps:
+                bench.push(tap, position, FRAME)
+            position += FRAME
+            due_ns += 32_000_000
+        clock.now_ns = now_ns
+
+    def play(seconds: float) -> None:
+        until_ns = clock.now_ns + round(seconds * 1e9)
+        while clock.now_ns < until_ns:
+            arrive()
+            bench.stage.work()
+            clock.now_ns = max(clock.now_ns, due_ns)
+
+    bench.detector.meanwhile = arrive
+    play(1.0)
+    assert not bench.stage.counts()["overload.rows"]
+    # 12 rows of 4 ms are one and a half times what fits into the 32 ms of a frame.
+    bench.detector.row_ms = 4.0
+    play(6.0)
+    counts = bench.stage.counts()
+    shed = counts["overload.rows"]
+    assert 4 <= shed <= 7
+    assert counts["overload.cuts"] >= 1
+    ended = {
+        event.stream
+        for event in bench.events
+        if isinstance(event, SpeechEvent) and event.reason == "overload"
+    }
+    assert set(names[streams - shed :]) <= ended
+    assert names[0] not in ended
+
+    bench.detector.row_ms = 0.0
+    play(20.0)
+    counts = bench.stage.counts()
+    assert counts["overload.rows"] == 0
+    # Nothing was dropped at the door, and what was skipped is what was not heard.
+    assert bench.table.counts["overload.samples"] == 0
+    heard = [FRAME * len(bench.detector.heard[number]) for number in range(streams)]
+    assert streams * position - sum(heard) == counts["overload.samples"]
+    assert heard[0] == position
+    assert sorted(heard, reverse=True) == heard
+
+
+_DOING = st.one_of(
+    st.tuples(st.just("push"), st.integers(1, 3000)),
+    st.tuples(st.just("lose"), st.sampled_from([100, 3000, 20_000])),
+    st.sampled_from([("shed", 0), ("back", 0), ("step", 0)]),
+)
+
+
+@pytest.mark.parametrize("close", [True, False])
+@given(doings=st.lists(_DOING, max_size=40))
+@settings(max_examples=100, deadline=None)
+def test_every_sample_is_heard_or_told_whatever_happens(
+    close: bool, doings: Sequence[tuple[str, int]]
+) -> None:
+    bench = Bench()
+    tap = bench.open("call")
+    bench.step()
+    position, shed, jumped = 0, False, 0
+    for what, samples in doings:
+        match what:
+            case "push":
+                bench.push(tap, position, samples)
+                position += samples
+                if samples > 1500:
+                    bench.step()
+            case "lose":
+                bench.step()
+                jumped += samples > _FILLED
+                bench.table.lose(tap, samples, "lost")
+                position += samples
+            case "shed" if not shed:
+                bench.speech.shed([0])
+                shed = True
+            case "back" if shed:
+                bench.speech.take_back([0])
+                shed = False
+            case _:
+                bench.step()
+    bench.step()
+    if close:
+        bench.table.close_stream(tap, "end")
+        bench.step()
+    elif shed:
+        bench.speech.take_back([0])
+
+    for frame in bench.detector.heard.get(0, []):
+        # Zeros stand in for what was lost; all else is in its place.
+        told = np.flatnonzero(frame)
+        assert len(set(((frame[told] - 1 - told) % _CYCLE).tolist())) <= 1
+    assert len(bench.gaps("call")) >= bench.speech.shed_segments
+    heard = FRAME * len(bench.detector.heard.get(0, []))
+    jumps = sum(end - start for start, end in bench.gaps("call", "lost") if end - start > _FILLED)
+    unheard = position - heard - bench.speech.shed_samples - jumps
+    # Less than a frame is left before every jump and at the end.
+    assert 0 <= unheard < FRAME * (jumped + 1)
