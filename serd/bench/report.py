@@ -53,7 +53,9 @@ class _Run:
         )
         self.latency_ms: FloatArray = (self.matched.at_ns - self.decided_ns) / 1e6
         begin_ns = self.times.tick_ns(settings.warm_ticks)
-        self.told: BoolArray = self.matched.found & (self.decided_ns >= begin_ns)
+        end_ns = self.times.tick_ns(settings.ticks)
+        measured = (begin_ns <= self.decided_ns) & (self.decided_ns < end_ns)
+        self.told: BoolArray = self.matched.found & measured
 
 
 def report(settings: Settings, material: Material, observed: Observed, bound_ms: float) -> Report:

@@ -2,7 +2,8 @@
 
 The run begins with a warm-up. Stream 0 plays alone for the first part of it, so that what the first
 stream costs is there before the others come; those join one by one. What is measured begins when
-all are there and ends when all leave, at the same moment.
+all are there and ends when the first leaves. They leave one by one too: calls do not end all at
+once, and the last segments of as many utterances would tell of nothing but that.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class Settings:
     @property
     def longest_s(self) -> float:
         """Length of the whole run."""
-        return self.ticks * TICK_MS / 1000
+        return (self.ticks + self.leave_ticks) * TICK_MS / 1000
 
     @property
     def warm_ticks(self) -> int:
@@ -81,12 +82,17 @@ class Settings:
 
     @property
     def ticks(self) -> int:
-        """Ticks of the whole run."""
+        """Ticks until the first stream leaves."""
         return self.warm_ticks + _ticks(self.seconds)
 
     @property
+    def leave_ticks(self) -> int:
+        """Ticks that the streams take to leave: as long as they took to come."""
+        return round((1 - _ALONE) * self.warm_ticks)
+
+    @property
     def surge_ticks(self) -> tuple[int, int]:
-        """When the surge comes and goes."""
+        """When the surge begins to come, and when the last of it is gone."""
         third = (self.ticks - self.warm_ticks) // 3
         return self.warm_ticks + third, self.warm_ticks + 2 * third
 
@@ -104,14 +110,16 @@ def plan_streams(settings: Settings) -> Streams:
     """When each stream joins, what it plays, and how it is connected."""
     number = np.arange(settings.total)
     join = np.zeros_like(number)
-    end = np.full_like(number, settings.ticks)
+    end = np.zeros_like(number)
     ordinary, warm = settings.streams, settings.warm_ticks
+    end[:ordinary] = settings.ticks + np.linspace(0, settings.leave_ticks, ordinary, dtype=int)
     join[1:ordinary] = np.linspace(round(_ALONE * warm), warm, max(ordinary - 1, 0), dtype=int)
     comes, goes = settings.surge_ticks
-    join[ordinary:] = comes + np.linspace(
-        0, min(_ticks(_SURGE_JOINS_S), goes - comes - 1), settings.surge, dtype=int
+    step_by_step = np.linspace(
+        0, min(_ticks(_SURGE_JOINS_S), (goes - comes - 1) // 2), settings.surge, dtype=int
     )
-    end[ordinary:] = goes
+    join[ordinary:] = comes + step_by_step
+    end[ordinary:] = goes - step_by_step[::-1]
     # Evenly over slots and connections within each generator's share.
     rank = number // settings.generators
     return Streams(
@@ -259,7 +267,7 @@ class _Watch:
         """Watch until the streams leave."""
         settings, pid = self._settings, self._daemon.process.pid
         warm_s = settings.warm_ticks * TICK_MS / 1000
-        length_s = settings.longest_s
+        length_s = settings.ticks * TICK_MS / 1000
         self._wait_until(_ALONE * warm_s, "warming up")
         self.alone_kib = self._memory_kib(pid)
         moments = [*np.arange(warm_s, length_s - 0.5, 1.0).tolist(), length_s]

@@ -24,6 +24,8 @@ MAX_CHANNELS = 8
 
 _NS = 1_000_000_000
 _ROOM_RETRY_NS = 1_000_000
+# At most so much at a time, so that many files share the ingest thread.
+_MOST_READ_MS = 1000
 _ENCODINGS = {"ULAW": Encoding.MULAW, "ALAW": Encoding.ALAW, "FLOAT": Encoding.F32LE}
 # libsndfile converts these to int16 exactly or by dropping low bits. Decoders of all others work in
 # floats, which can pass full scale and which libsndfile would let wrap around.
@@ -47,6 +49,10 @@ class FileOptions:
         Role of each channel.
     block_ms
         Length of a block at real time.
+    least_ms
+        Not at real time: how much room there must be before anything is read. Each read costs 10
+        to 20 µs beyond its samples, so it pays not to read little. A row always gets room for
+        half a second.
     call_id, labels
         Copied into the events.
     """
@@ -57,6 +63,7 @@ class FileOptions:
     realtime: bool = True
     roles: tuple[Role, ...] = ()
     block_ms: int = 20
+    least_ms: int = 0
     call_id: str | None = None
     labels: Mapping[str, str] | None = None
 
@@ -122,9 +129,20 @@ class FileSource:
     ----------
     clock
         Paces a recording that is played at real time; gives the wall time of its beginning.
+    log_damage
+        Whether to log it when the recording turns out to be damaged.
+
+    Attributes
+    ----------
+    damage
+        What is wrong with the recording and where, once it was found to be damaged.
     """
 
-    def __init__(self, options: FileOptions, clock: Clock | None = None) -> None:
+    def __init__(
+        self, options: FileOptions, clock: Clock | None = None, *, log_damage: bool = True
+    ) -> None:
+        self.damage: str | None = None
+        self._log_damage = log_damage
         self._options = options
         self._clock = clock or SystemClock()
         self._file: Any = None
@@ -157,6 +175,13 @@ class FileSource:
     def stream(self) -> str:
         """The stream id that the recording plays as."""
         return self._options.stream or self._options.path.stem
+
+    @property
+    def streams(self) -> Sequence[str]:
+        """The stream id of each channel, once the recording is open."""
+        if self._channels == 1:
+            return [self.stream]
+        return [f"{self.stream}/{number}" for number in range(self._channels)]
 
     @property
     def duration_s(self) -> float:
@@ -202,11 +227,11 @@ class FileSource:
             assert self._tap is not None
         if self._options.realtime:
             return self._push_due(now_ns, intake, self._tap)
-        # At most a second at a time, so that many files share the ingest thread.
-        room = min(intake.room(self._tap), self._sample_rate_hz)
-        if not room:
+        room = intake.room(self._tap)
+        if not room or room * 1000 < self._sample_rate_hz * self._options.least_ms:
             return now_ns + _ROOM_RETRY_NS
-        return now_ns if self._push(room, intake, self._tap) else None
+        count = min(room, self._sample_rate_hz * _MOST_READ_MS // 1000)
+        return now_ns if self._push(count, intake, self._tap) else None
 
     def close(self) -> None:
         """Close the file."""
@@ -251,9 +276,11 @@ class FileSource:
         try:
             samples = read_samples(self._file, count)
         except (soundfile.LibsndfileError, MessageError) as error:
-            _log.warning(
-                "file.unreadable", source=self.name, at_s=self.position_s, problem=_words(error)
-            )
+            self.damage = f"damaged at {self.position_s:.3f} s ({_words(error)})"
+            if self._log_damage:
+                _log.warning(
+                    "file.unreadable", source=self.name, at_s=self.position_s, problem=_words(error)
+                )
             return self._end(intake, tap, "file_unreadable")
         if len(samples):
             captured_at_ns = self._started_unix_ns + self._position * _NS // self._sample_rate_hz

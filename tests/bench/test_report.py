@@ -60,7 +60,7 @@ class Scene:
         self.settings = settings
         self.streams = plan_streams(settings)
         self.expected: Expected = MATERIAL.expect(self.streams)
-        slots = np.arange((settings.ticks + 10) * SLOTS)
+        slots = np.arange((self.streams.ticks + 10) * SLOTS)
         self.played = Played(
             sent_ns=DUE_NS + slots * SLOT_NS + MS,
             due_ns=DUE_NS,
@@ -71,7 +71,7 @@ class Scene:
             suppressed=0,
             dropped=0,
             waited_ns=0,
-            cpu_ns=140 * MS,
+            cpu_ns=152 * MS,
         )
         self.received = self.played.messages
         self.events: list[tuple[int, Event]] = []
@@ -226,7 +226,7 @@ class TestFigures:
 
     def test_jitter_is_the_taps_and_no_latency(self) -> None:
         scene = Scene(replace(SETTINGS, line=Line(jitter_ms=40.0)))
-        delay = np.random.default_rng(1).integers(0, 20, (scene.settings.ticks, 6)).astype(np.uint8)
+        delay = np.random.default_rng(1).integers(0, 20, (scene.streams.ticks, 6)).astype(np.uint8)
         # The generator has its streams in an order of its own.
         numbers = np.array([3, 1, 0, 5, 4, 2])
         scene.played = replace(scene.played, delay=delay, numbers=numbers)
