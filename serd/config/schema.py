@@ -156,6 +156,7 @@ class InferenceSection(Section):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     model: Text = "serd-crnn"
+    workers: Annotated[Integer, Field(ge=0, le=64)] = 0
     threads: Annotated[Integer, Field(ge=1, le=64)] = 1
     max_batch: Annotated[Integer, Field(ge=1, le=256)] = 32
     max_wait_ms: Annotated[Number, Field(ge=0, le=1000)] = 1.0

@@ -91,6 +91,7 @@ class EmotionModel:
     ) -> None:
         if not batch_sizes or min(batch_sizes) < 1:
             raise ValueError(f"batch sizes must be positive, not {tuple(batch_sizes)}")
+        self._opened = manifest, live, tuple(batch_sizes), unpadded
         self.manifest = manifest
         self.labels = manifest.labels
         self.samples = manifest.input.samples
@@ -141,6 +142,10 @@ class EmotionModel:
         there = Device.CUDA if live.provider == CUDA else Device.CPU
         unpadded = None if path is None else open_session(path, there, threads)
         return cls(manifest, live, batch_sizes, unpadded)
+
+    def twin(self) -> EmotionModel:
+        """The same model for another thread: open sessions in common, buffers of its own."""
+        return EmotionModel(*self._opened)
 
     @property
     def compute_ns(self) -> int:

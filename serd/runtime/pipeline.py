@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 
@@ -9,6 +10,7 @@ from serd.clock import Clock
 from serd.config.schema import Config
 from serd.inference.manifest import resolve_model
 from serd.inference.model import EmotionModel
+from serd.inference.providers import CPU
 from serd.inference.worker import (
     DropReason,
     InferenceWorker,
@@ -35,6 +37,7 @@ from serd.vad.silero import RESET_AFTER_SILENCE_MS, SILENCE_BELOW
 
 _MS = 1_000_000
 _FOR_EVER_NS = 1 << 62
+_MOST_WORKERS = 4
 
 
 class Pipeline:
@@ -86,14 +89,16 @@ class Pipeline:
         )
         self._assembler = Assembler(emit)
         self._judge = Judge(self._assembler, self._facts, clock, self._progressed)
+        workers = inference.workers or _workers(self.model.provider)
+        models = [self.model, *(self.model.twin() for _ in range(workers - 1))]
         self._worker = InferenceWorker(
-            self.model,
+            models,
             WorkerOptions(inference.queue_segments, inference.max_batch, inference.max_wait_ms),
             self._judged,
             self._judge.dropped,
             clock,
         )
-        self._wait = ExpectedWait(lambda: self._worker.queued, inference.queue_segments)
+        self._wait = ExpectedWait(lambda: self._worker.queued, inference.queue_segments, workers)
         # Of the lag allowed to live audio, what recordings played fast may use up: a quarter is
         # some three batches, enough to keep the model busy.
         self._patience_ns = config.streams.max_lag_ms * _MS // 4
@@ -261,6 +266,14 @@ class Pipeline:
             "assembler.pending": self._assembler.pending,
             "assembler.peak": self._assembler.peak,
         }
+
+
+def _workers(provider: str) -> int:
+    """Inference threads: what the processors, or the interpreter lock, are good for.
+
+    A GPU runs one batch after the other anyway.
+    """
+    return min(_MOST_WORKERS, len(os.sched_getaffinity(0))) if provider == CPU else 1
 
 
 def _batch_sizes(largest: int) -> tuple[int, ...]:

@@ -25,15 +25,18 @@ class ExpectedWait:
         Gives the number of segments that wait.
     capacity
         Segments that the queue holds.
+    workers
+        Threads that take from it.
     """
 
-    def __init__(self, queued: Callable[[], int], capacity: int) -> None:
+    def __init__(self, queued: Callable[[], int], capacity: int, workers: int = 1) -> None:
         self._queued = queued
+        self._workers = workers
         self._half = max(1, capacity // 2)
         self._segment_ns = 0.0
 
     def learn(self, results: Sequence[Result]) -> None:
-        """Take the times of a batch. Called by the inference thread."""
+        """Take the times of a batch. Of several threads at once one may go unheard."""
         first = results[0]
         took_ns = (first.finished_ns - first.started_ns) / first.batch
         if not self._segment_ns:
@@ -44,7 +47,7 @@ class ExpectedWait:
     @property
     def ns(self) -> int:
         """The wait in nanoseconds; 0 while nothing is known of the model's pace."""
-        return int(self._queued() * self._segment_ns)
+        return int(self._queued() * self._segment_ns / self._workers)
 
     def exceeds(self, limit_ns: int) -> bool:
         """Whether the wait is longer than this, or half of the queue is full."""

@@ -107,7 +107,7 @@ class Bench:
         self.answers = Answers()
         self.clock = WatchedClock()
         self.worker = InferenceWorker(
-            self.model,
+            [self.model],
             WorkerOptions(**options),
             on_results=self.answers.on_results,
             on_dropped=self.answers.on_dropped,
@@ -255,7 +255,7 @@ def test_the_oldest_that_waits_tells_how_long(clock: FakeClock) -> None:
     model = FakeModel()
     answers = Answers()
     worker = InferenceWorker(
-        model, WorkerOptions(max_batch=2), answers.on_results, answers.on_dropped, clock
+        [model], WorkerOptions(max_batch=2), answers.on_results, answers.on_dropped, clock
     )
     assert worker.oldest_wait_ns() == 0
     worker.submit(job(1))
@@ -328,7 +328,7 @@ def test_a_callback_that_raises_does_not_stop_the_worker() -> None:
         raise KeyError("a bug elsewhere")
 
     worker = InferenceWorker(
-        FakeModel(), WorkerOptions(max_wait_ms=0.0), on_results, lambda job, reason: None
+        [FakeModel()], WorkerOptions(max_wait_ms=0.0), on_results, lambda job, reason: None
     )
     worker.start()
     for number in (1, 2):
@@ -347,7 +347,7 @@ def test_times_come_from_the_clock(clock: FakeClock) -> None:
 
     answers = Answers()
     worker = InferenceWorker(
-        Slow(), WorkerOptions(max_wait_ms=0.0), answers.on_results, answers.on_dropped, clock
+        [Slow()], WorkerOptions(max_wait_ms=0.0), answers.on_results, answers.on_dropped, clock
     )
     clock.advance(3.0)
     worker.submit(job(1))
@@ -446,3 +446,29 @@ def test_a_segment_that_does_not_fit_a_real_model_costs_no_other_its_result(
     assert bench.worker.drain(DEADLINE_S)
     assert bench.answers.scored == [1, 4]
     assert bench.answers.lost == [(2, "model_error"), (3, "model_error")]
+
+
+def test_two_threads_score_at_once_and_answer_everything_once() -> None:
+    together = threading.Barrier(2)
+
+    class Meeting(FakeModel):
+        def score(self, segments: Sequence[Segment]) -> Float32Array:
+            # Passes only if the other thread is inside its own model too.
+            together.wait(DEADLINE_S)
+            return super().score(segments)
+
+    answers = Answers()
+    worker = InferenceWorker(
+        [Meeting(), Meeting()],
+        WorkerOptions(max_batch=1, max_wait_ms=0.0),
+        answers.on_results,
+        answers.on_dropped,
+    )
+    for number in range(6):
+        worker.submit(job(number))
+    worker.start()
+    assert worker.drain(DEADLINE_S)
+    assert sorted(answers.scored) == list(range(6))
+    assert worker.counts()["segments_scored"] == 6
+    assert worker.stop(DEADLINE_S)
+    assert worker.idle
