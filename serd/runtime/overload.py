@@ -17,7 +17,7 @@ The governor
 waited to be analysed, plus how long a segment cut now would wait for the model. It has no clock
 and no threads.
 
-*Too much* is a standing lag, not a peak: the least lag seen in an interval of 100 ms, so that a
+*Too much* is a standing lag, not a peak: the least lag seen in an interval of 150 ms, so that a
 burst that is worked off at once costs nobody a call (the idea of CoDel, RFC 8289, 3.2). What is
 cut follows from the lag and its trend, as in PIE (RFC 8033, 4.2). With a load of `r` times the
 capacity the lag grows by ``g = 1 - 1/r`` seconds a second. Keeping the share
@@ -42,7 +42,7 @@ import math
 from bisect import bisect_left
 from typing import NamedTuple
 
-_INTERVAL_NS = 100_000_000
+_INTERVAL_NS = 150_000_000
 # A thread that is kept from the processor measures seldom, and in its worst moments.
 _LEAST_MEASUREMENTS = 5
 # A lag below this share of the bound is small: streams are taken back.
@@ -109,6 +109,7 @@ class Governor:
         self._measurements = 0
         self._before_s: float | None = None
         self._settled_ns = 0
+        self._stood_still = False
         self.cuts = 0
         self.sheds = 0
 
@@ -175,7 +176,11 @@ class Governor:
         return self._cut(now_ns, least_s, min(least_s - before_s, inside_s) / elapsed_s)
 
     def _cut(self, now_ns: int, lag_s: float, trend: float) -> Moves | None:
-        if trend > _STALL or lag_s + trend * _FORESIGHT_S <= self._bound_s:
+        # Twice in a row it was no standstill, but a load beyond all measure.
+        stood_still, self._stood_still = self._stood_still, trend > _STALL
+        if self._stood_still and not stood_still:
+            return None
+        if lag_s + trend * _FORESIGHT_S <= self._bound_s:
             return None
         shrink = min((lag_s - self._calm_s) / _DRAIN_S, _FASTEST_DRAIN)
         cut = min(1 - (1 - trend) / (1 + shrink), _LARGEST_CUT)
