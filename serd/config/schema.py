@@ -128,7 +128,7 @@ class StreamsSection(Section):
     refuse_roles: Roles = (Role.AGENT,)
     max_fill_ms: Annotated[Integer, Field(ge=0, le=60_000)] = 500
     backlog_s: Annotated[Number, Field(ge=0.5, le=60)] = 2.0
-    max_lag_ms: Annotated[Integer, Field(ge=50, le=60_000)] = 150
+    max_lag_ms: Annotated[Integer, Field(ge=50, le=60_000)] = 110
 
 
 class VadSection(Section):

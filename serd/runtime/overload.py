@@ -9,7 +9,8 @@ two of which every other sentence is missing, and a call that was heard so far i
 one that has just begun. A shed stream stays open. Its audio is skipped, an utterance that is open
 in it ends with the reason ``overload``, and when it is taken back, pauses or ends, one ``gap``
 event of reason ``overload`` tells the range. Shed streams are taken back oldest first. A stream
-that opens while others are shed begins shed. One stream is always kept.
+that opens while others are shed, or while the lag is above its bound, begins shed. One stream is
+always kept.
 
 The governor
 ------------
@@ -44,7 +45,7 @@ from typing import NamedTuple
 
 _INTERVAL_NS = 150_000_000
 # A thread that is kept from the processor measures seldom, and in its worst moments.
-_LEAST_MEASUREMENTS = 5
+_LEAST_MEASUREMENTS = 3
 # A lag below this share of the bound is small: streams are taken back.
 _CALM = 0.5
 # A cut comes when the lag would reach the bound within so many seconds.
@@ -53,9 +54,11 @@ _DRAIN_S = 1.0
 _FASTEST_DRAIN = 0.3
 # No load makes a lag grow faster than time: what does so is a process that stood still.
 _STALL = 0.95
-_LARGEST_CUT = 0.5
+_LARGEST_CUT = 0.7
 # Smaller cuts are within the error of the measurement.
 _SMALLEST_CUT = 0.03
+# What comes back in a second, in parts of what is there: the lag tells of too many only later.
+_FASTEST_RETURN = 0.35
 _SHORTEST_S = 2.0
 _LONGEST_S = 8.0
 # Least share that the cube climbs in its first half: a small cut must not make it flat for ever.
@@ -109,6 +112,7 @@ class Governor:
         self._measurements = 0
         self._before_s: float | None = None
         self._settled_ns = 0
+        self._last_ns = 0
         self._stood_still = False
         self.cuts = 0
         self.sheds = 0
@@ -130,6 +134,11 @@ class Governor:
 
     def opened(self, key: int) -> bool:
         """A stream has opened; return whether it is analysed from its beginning."""
+        if self._last_ns > self._bound_s * 1e9 and self._kept and self._allowed == math.inf:
+            # Not those that are there pay for a crowd that comes faster than a lag is judged.
+            self._allowed = self._sustainable = float(self._kept)
+            self._depth = _LEAST_DEPTH
+            self._grown_s = 0.0
         kept = not self.shed and self._kept < max(1, self._allowed)
         self._keys.append(key)
         if kept:
@@ -155,6 +164,7 @@ class Governor:
         lag_ns
             The lag at this moment, 0 when nothing waits. The more often, the better.
         """
+        self._last_ns = lag_ns
         if self._began_ns is None:
             self._began_ns, self._first_ns, self._least_ns = now_ns, lag_ns, lag_ns
         self._least_ns = min(self._least_ns, lag_ns)
@@ -209,8 +219,11 @@ class Governor:
         # Of a time in which nothing was measured, nothing is known.
         self._grown_s += min(elapsed_s, 5 * _INTERVAL_NS / 1e9)
         done = self._grown_s / self._until_sustainable_s
-        self._allowed = self._sustainable * (1 + self._depth * (done - 1) ** 3)
         before = self._kept
+        cube = self._sustainable * (1 + self._depth * (done - 1) ** 3)
+        # Whole streams come back, so of a few at least one.
+        fastest = max(self._allowed, before) * (1 + _FASTEST_RETURN * elapsed_s) + elapsed_s
+        self._allowed = min(cube, fastest)
         self._kept = max(before, min(len(self._keys), math.floor(max(1.0, self._allowed))))
         if done >= _FORGOTTEN and not self.shed:
             self._allowed = math.inf

@@ -34,11 +34,20 @@ class ExpectedWait:
         self._workers = workers
         self._half = max(1, capacity // 2)
         self._segment_ns = 0.0
+        self._finished_ns = 0
+        self._behind = False
 
     def learn(self, results: Sequence[Result]) -> None:
         """Take the times of a batch. Of several threads at once one may go unheard."""
         first = results[0]
-        took_ns = (first.finished_ns - first.started_ns) / first.batch
+        if self._behind and first.finished_ns > self._finished_ns:
+            # While segments wait, from the end of one batch to the end of the next is what they
+            # wait for: the other threads' batches and the telling of results are in it.
+            took_ns = (first.finished_ns - self._finished_ns) / first.batch
+        else:
+            took_ns = (first.finished_ns - first.started_ns) / first.batch / self._workers
+        self._finished_ns = first.finished_ns
+        self._behind = self._queued() > 0
         if not self._segment_ns:
             self._segment_ns = took_ns
         took_ns = min(took_ns, _LARGEST_FACTOR * self._segment_ns)
@@ -47,7 +56,7 @@ class ExpectedWait:
     @property
     def ns(self) -> int:
         """The wait in nanoseconds; 0 while nothing is known of the model's pace."""
-        return int(self._queued() * self._segment_ns / self._workers)
+        return int(self._queued() * self._segment_ns)
 
     def exceeds(self, limit_ns: int) -> bool:
         """Whether the wait is longer than this, or half of the queue is full."""

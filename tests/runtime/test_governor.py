@@ -228,3 +228,15 @@ def test_the_bound_is_the_one_asked_for(bound_ms: int) -> None:
         if governor.observe(now_ms * 1_000_000, now_ms * 250_000) is not None
     ]
     assert bound_ms / 3 < cuts[0] < bound_ms + 50
+
+
+def test_a_crowd_that_comes_at_once_waits_outside_and_is_let_in() -> None:
+    bench = Load(100, 150.0)
+    bench.run(1)
+    # A lag above the bound, too short for a cut.
+    bench.governor.observe(int(bench.now_s * 1e9) + 1, round(BOUND_MS * 1.1e6))
+    bench.open(40)
+    assert len(bench.kept) == 100
+    assert bench.governor.cuts == 0
+    bench.run(5)
+    assert len(bench.kept) == 140
