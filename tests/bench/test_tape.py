@@ -125,9 +125,7 @@ def test_what_a_line_does_is_counted_and_keeps_the_order(
 
 
 @given(streams=st.integers(1, 12_000), surge=st.integers(0, 300), seconds=st.floats(1, 30))
-def test_streams_join_and_leave_one_by_one(
-    streams: int, surge: int, seconds: float
-) -> None:
+def test_streams_join_and_leave_one_by_one(streams: int, surge: int, seconds: float) -> None:
     settings = Settings(streams, seconds, warm_up_s=5.0, surge=surge)
     planned = plan_streams(settings)
     ends = planned.join + planned.blocks
