@@ -94,7 +94,7 @@ def voice_groups(utterances: Sequence[Utterance], splits: Sequence[Split]) -> In
 def _key(
     clips: Clips, settings: AugmentSettings, library: NoiseLibrary, seed: int, groups: Int64
 ) -> str:
-    digest = hashlib.sha256(b"bank 3")
+    digest = hashlib.sha256(b"bank 4")
     digest.update(json.dumps([settings.model_dump(mode="json"), seed]).encode())
     digest.update("\n".join(_name(u) for u in clips.utterances).encode())
     for array in (clips.samples, clips.offsets, clips.bounds, groups):
@@ -137,7 +137,7 @@ def _render(task: tuple[int, int, int]) -> tuple[int, int, Int16, Int64]:
     length = np.zeros(last - first, np.int64)
     for row, index in enumerate(range(first, last)):
         samples, rng = original(augmenter, clips, seed, copy, index)
-        if copy > 0:
+        if copy >= augmenter.settings.clean_copies:
             samples = augmenter.degrade(samples, rng, index)
         audio[row, : len(samples)] = to_int16(samples)
         length[row] = len(samples)

@@ -18,10 +18,9 @@ from serd.bench.expected import Expected, expect, speech_probability
 from serd.bench.tape import TICK_MS, Streams
 from serd.config.schema import Config
 from serd.errors import InputError
+from serd.runtime.parts import open_detector, segmenter_options
 from serd.segmenter import SegmenterOptions
 from serd.types import Encoding, Float32Array, Int16Array, frame_samples
-from serd.vad.detector import make_detector
-from serd.vad.silero import RESET_AFTER_SILENCE_MS, SILENCE_BELOW
 
 POOL = 32
 """Different channels of calls; more streams than that share them, beginning at other times."""
@@ -84,14 +83,7 @@ def prepare(
     payload = encode(conversations.samples.reshape(-1, 1), encoding)
     heard = decode(payload, encoding, 1).reshape(POOL, -1)
     options = segmenter_options(config, rate)
-    detector = make_detector(
-        config.vad.detector,
-        rate,
-        POOL,
-        threads=config.vad.threads,
-        reset_after_silence_ms=max(RESET_AFTER_SILENCE_MS, config.segment.hangover_ms + 100),
-        silence_below=min(SILENCE_BELOW, config.vad.offset_threshold),
-    )
+    detector = open_detector(config, rate, POOL)
     frames = int(longest_s * rate) // frame_samples(rate) + 1
     return Material(
         conversations,
@@ -99,23 +91,6 @@ def prepare(
         np.frombuffer(payload, np.uint8).reshape(POOL, blocks, -1),
         speech_probability(heard, detector, frames),
         options,
-    )
-
-
-def segmenter_options(config: Config, rate_hz: int) -> SegmenterOptions:
-    """The daemon's segmenter at a rate."""
-    segment = config.segment
-    return SegmenterOptions(
-        sample_rate_hz=rate_hz,
-        frame_samples=frame_samples(rate_hz),
-        onset_threshold=config.vad.onset_threshold,
-        offset_threshold=config.vad.offset_threshold,
-        min_speech_ms=segment.min_speech_ms,
-        hangover_ms=segment.hangover_ms,
-        padding_ms=segment.padding_ms,
-        window_s=segment.window_s,
-        hop_s=segment.hop_s,
-        max_utterance_s=segment.max_utterance_s,
     )
 
 

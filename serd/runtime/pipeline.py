@@ -25,15 +25,15 @@ from serd.runtime.ingest import IngestThread
 from serd.runtime.judge import Judge
 from serd.runtime.line import ModelFacts, stream_event
 from serd.runtime.overload import Governor
+from serd.runtime.parts import open_detector, segmenter_options
 from serd.runtime.speech import SpeechPool, line_keys
 from serd.runtime.stage import SpeechStage, SpeechThread
 from serd.runtime.wait import ExpectedWait
-from serd.segmenter import Segmenter, SegmenterOptions
+from serd.segmenter import Segmenter
 from serd.sources.base import Source
 from serd.sources.intake import IntakeOptions, StreamTable
-from serd.types import NATIVE_RATES_HZ, frame_samples
-from serd.vad.detector import Detector, make_detector
-from serd.vad.silero import RESET_AFTER_SILENCE_MS, SILENCE_BELOW
+from serd.types import NATIVE_RATES_HZ
+from serd.vad.detector import Detector
 
 _MS = 1_000_000
 _FOR_EVER_NS = 1 << 62
@@ -108,27 +108,8 @@ class Pipeline:
         self.detectors: list[Detector] = []
         speech_pools: list[SpeechPool] = []
         for rate, pool in self._pools.items():
-            options = SegmenterOptions(
-                sample_rate_hz=rate,
-                frame_samples=frame_samples(rate),
-                onset_threshold=config.vad.onset_threshold,
-                offset_threshold=config.vad.offset_threshold,
-                min_speech_ms=segment.min_speech_ms,
-                hangover_ms=segment.hangover_ms,
-                padding_ms=segment.padding_ms,
-                window_s=segment.window_s,
-                hop_s=segment.hop_s,
-                max_utterance_s=segment.max_utterance_s,
-            )
-            detector = make_detector(
-                config.vad.detector,
-                rate,
-                pool.rows,
-                threads=config.vad.threads,
-                # Never inside an utterance, whatever the hangover and the thresholds are.
-                reset_after_silence_ms=max(RESET_AFTER_SILENCE_MS, segment.hangover_ms + 100),
-                silence_below=min(SILENCE_BELOW, config.vad.offset_threshold),
-            )
+            options = segmenter_options(config, rate)
+            detector = open_detector(config, rate, pool.rows)
             self.detectors.append(detector)
             speech_pools.append(
                 SpeechPool(

@@ -42,7 +42,10 @@ class AugmentSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    copies: int = Field(6, ge=1, description="copies of each utterance; the first is clean")
+    copies: int = Field(6, ge=1, description="copies of each utterance; the first is as it came")
+    clean_copies: int = Field(
+        1, ge=1, description="how many of them are not degraded; their voices vary as all do"
+    )
     short: Probability = Field(0.2, description="cut shorter than 3 s, to 1 s or more")
 
     speed: Probability = Field(0.6, description="pitch and duration together")
@@ -89,6 +92,8 @@ class AugmentSettings(BaseModel):
     def _exclusive(self) -> AugmentSettings:
         if self.noise + self.music + self.babble > 1 + 1e-9:
             raise ValueError("noise, music and babble exclude each other: their sum is above 1")
+        if self.clean_copies > self.copies:
+            raise ValueError(f"clean_copies: there are but {self.copies} copies")
         return self
 
     @property
