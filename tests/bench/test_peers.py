@@ -15,11 +15,12 @@ from rich.console import Console
 
 from serd.bench.conversations import Conversations
 from serd.bench.generator import Played
-from serd.bench.material import Material, segmenter_options
+from serd.bench.material import Material
 from serd.bench.tape import SLOT_NS, SLOTS
 from serd.config.schema import Config
 from serd.inference.manifest import resolve_model
 from serd.inference.model import EmotionModel
+from serd.runtime.parts import segmenter_options
 from serd.types import Encoding, Float32Array, Int16Array
 from tests.bench.peers import registry
 from tests.bench.peers.__main__ import Harness
