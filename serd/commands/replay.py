@@ -101,7 +101,10 @@ def command(
             files.append(stack.enter_context(_create(out_path)))
         events, bar, notes = _consoles(as_json)
         writer = _Writer(files, None if as_json else events)
-        shown = _Shown(stack.enter_context(bar), notes, found, writer)
+        if not bar.disable:
+            # Old releases of rich end one that is disabled with an empty line all the same.
+            stack.enter_context(bar)
+        shown = _Shown(bar, notes, found, writer)
         for problem in found.problems:
             shown.problem(problem)
         summary = replay.replay(

@@ -207,6 +207,8 @@ class Pipeline:
         try:
             self._ingest.start()
         except BaseException:
+            # Also after Ctrl-C, when the ingest thread may be on its way up.
+            self._ingest.stop(5.0)
             self._speech.stop()
             self._worker.stop()
             raise
