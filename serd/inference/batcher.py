@@ -58,14 +58,6 @@ class Batcher(Generic[T]):
         self.peak = max(self.peak, len(self._waiting))
         return lost
 
-    def oldest_ns(self) -> int | None:
-        """When the item that waits longest came; None when nothing waits. Any thread may ask."""
-        # Another thread may take the last item between a look at the length and this one.
-        try:
-            return self._waiting[0][0]
-        except IndexError:
-            return None
-
     def deadline_ns(self) -> int | None:
         """When `take` will next give something if nothing else comes; None when empty.
 

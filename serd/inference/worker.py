@@ -95,8 +95,8 @@ class InferenceWorker:
     Parameters
     ----------
     models
-        One for each thread, which uses it alone. On two cores a second thread takes the half of
-        a core that the first, the detector and Python leave: 1,400 calls in place of 1,100.
+        One for each thread, which uses it alone. With one thread on two cores 1,400 calls were too
+        many with 0.7 of a core idle; a second one uses it.
     options
         Bounds of the queue and the batches. A full queue drops its oldest segment. Batches are
         no larger than the model has use for, so that results leave as early as they can.
@@ -168,14 +168,6 @@ class InferenceWorker:
     def compute_ns(self) -> int:
         """CPU time of the threads inside the runtime; any thread may ask, without a lock."""
         return sum(model.compute_ns for model in self._models)
-
-    def oldest_wait_ns(self) -> int:
-        """How long the oldest segment that no batch has taken yet has waited; 0 if there is none.
-
-        Cheap: takes no lock.
-        """
-        oldest_ns = self._batcher.oldest_ns()
-        return 0 if oldest_ns is None else max(0, self._clock.monotonic_ns() - oldest_ns)
 
     def counts(self) -> dict[str, int]:
         """Monotonic counters, and the gauges ``queue_segments`` and ``queue_peak_segments``."""

@@ -33,8 +33,9 @@ down already, is left alone.
 is remembered. From the cut on, and only while the lag is small, the streams allowed grow along
 a cube through that number: fast at first, hardly at all around it, then ever faster, which finds
 out whether the machine has become free. The time to that number is 2 s, and twice as long after
-every attempt that failed, up to 8 s. When streams end, those that were shed take their places at
-once.
+every attempt that failed, up to 8 s. They never grow by
+more than a third a second, because the lag tells of too many only later. When streams end, those
+that were shed take their places at once.
 """
 
 from __future__ import annotations
