@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import zmq
 
 from serd.channel import Waker
+from serd.curve import Door
 from serd.errors import BindError
 from serd.protocol.tap import MAX_PAYLOAD_BYTES
 from serd.sources.base import Intake
 from serd.sources.burst import Burst, receive_burst
+from serd.sources.meter import Meter, PeerLimits
 from serd.types import Role
 
 # A frame beyond the protocol's limit is refused by the decoder and counted. One beyond this is
@@ -22,6 +24,7 @@ _MAX_FRAME_BYTES = 16 * MAX_PAYLOAD_BYTES
 # Messages taken from a socket before other sources get their turn: long enough to drain in bulk
 # (at 50 messages a second a stream, 40 ms worth of 1,000 streams), short enough to be fair.
 _BURST = 2000
+_OPEN = Door()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,10 @@ class ZmqOptions:
         ZeroMQ's high-water mark, messages per peer.
     roles
         Roles of the channels of a tap that names none.
+    server_keys
+        With CURVE: public keys of whom it connects to, one for each endpoint or one for all.
+    limits
+        What one peer may send.
     """
 
     name: str
@@ -49,14 +56,38 @@ class ZmqOptions:
     subscribe: tuple[str, ...] = ("",)
     receive_hwm: int = 10_000
     roles: tuple[Role, ...] = ()
+    server_keys: tuple[str, ...] = ()
+    limits: PeerLimits = field(default_factory=PeerLimits)
 
 
 class ZmqSource:
-    """Drains one socket in bulk into the intake. Implements `serd.sources.base.Source`."""
+    """Drains one socket in bulk into the intake. Implements `serd.sources.base.Source`.
 
-    def __init__(self, options: ZmqOptions, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    Parameters
+    ----------
+    options
+        Endpoints and limits.
+    context
+        ZeroMQ context.
+    door
+        Who may send.
+    """
+
+    def __init__(
+        self,
+        options: ZmqOptions,
+        context: zmq.Context[zmq.Socket[bytes]],
+        door: Door = _OPEN,
+    ) -> None:
         self._options = options
         self._context = context
+        self._door = door
+        # Messages are looked at one by one only where somebody is to be held to something.
+        self._meter = (
+            Meter(options.name, options.limits, door, named=bool(options.bind))
+            if door.keys is not None or options.limits.any
+            else None
+        )
         self._socket: zmq.Socket[bytes] | None = None
         self._held: Burst | None = None
         self._counts: Counter[str] = Counter()
@@ -93,16 +124,22 @@ class ZmqSource:
         if options.socket == "SUB":
             for prefix in options.subscribe:
                 socket.setsockopt(zmq.SUBSCRIBE, prefix.encode())
+        self._door.serve(socket, "send")
         endpoint = ""
         try:
             for endpoint in options.bind:
                 socket.bind(endpoint)
                 self.endpoints.append(socket.getsockopt_string(zmq.LAST_ENDPOINT))
-            for endpoint in options.connect:
+            # libzmq gives each endpoint the options that hold when it is added.
+            for number, endpoint in enumerate(options.connect):
+                if options.server_keys:
+                    self._door.reach(
+                        socket, options.server_keys[min(number, len(options.server_keys) - 1)]
+                    )
                 socket.connect(endpoint)
                 self.endpoints.append(endpoint)
         except zmq.ZMQError as error:
-            socket.close()
+            self._door.close(socket)
             verb = "bind" if endpoint in options.bind else "connect"
             raise BindError(
                 f"{verb}_failed", f"source {options.name}: cannot {verb} {endpoint}: {error}"
@@ -120,7 +157,12 @@ class ZmqSource:
             return None
         if self._held is not None and not self._hand_over(self._held, now_ns, intake):
             return None
-        burst, odd, drained = receive_burst(socket, _BURST)
+        if self._meter is None:
+            burst, odd, drained = receive_burst(socket, _BURST)
+        else:
+            burst, odd, drained = self._meter.receive(socket, _BURST, now_ns)
+            for parts in self._meter.refused():
+                intake.refuse(self, parts, self._options.roles, "peer_streams")
         self._counts["received"] += len(burst) + len(odd)
         for parts in odd:
             # Whatever it is, it is refused and counted, so its place among the others is nothing.
@@ -140,9 +182,12 @@ class ZmqSource:
     def close(self) -> None:
         """Close the socket; what it still holds is lost to a SUB and kept by PUSH peers."""
         if self._socket is not None:
-            self._socket.close()
+            self._door.close(self._socket)
             self._socket = None
 
     def counts(self) -> dict[str, int]:
-        """`received` messages; `waits`: times that a message had to wait for room."""
-        return dict(self._counts)
+        """`received` messages; `waits`: times that a message had to wait for room;
+        `limited.<reason>`: messages that their peer might not send.
+        """
+        limited = {} if self._meter is None else dict(self._meter.counts)
+        return {**self._counts, **limited}
