@@ -35,11 +35,12 @@ class Encoding(IntEnum):
 
 
 class Role(StrEnum):
-    """Who speaks on a channel."""
+    """Who speaks on a channel; `MIXED` where several do who are not the same."""
 
     CUSTOMER = "customer"
     AGENT = "agent"
     SELF = "self"
+    MIXED = "mixed"
     UNKNOWN = "unknown"
 
 

@@ -73,11 +73,15 @@ class Duplicate(NamedTuple):
     samples: int
 
 
-class Late(NamedTuple):
-    """The message was given up before it came, or fits nowhere; it is dropped."""
+class Late(NamedTuple, Generic[P]):
+    """The message was given up before it came, or fits nowhere; its samples are dropped.
+
+    Its payload is for what else it may say: metadata can forbid what its absence allowed.
+    """
 
     header: Header
     samples: int
+    payload: P
 
 
 class Restart(NamedTuple):
@@ -90,7 +94,7 @@ class Restart(NamedTuple):
     reason: Literal["start", "sequence", "first_sample", "format"]
 
 
-Step: TypeAlias = Deliver[P] | Lost | Silence | Duplicate | Late | Restart
+Step: TypeAlias = Deliver[P] | Lost | Silence | Duplicate | Late[P] | Restart
 
 
 class Sequencer(Generic[P]):
@@ -285,7 +289,7 @@ class Sequencer(Generic[P]):
 
     def _drop_suspect(self, steps: list[Step[P]]) -> None:
         if self._suspect is not None:
-            steps.append(Late(self._suspect[0], self._suspect[1]))
+            steps.append(Late(*self._suspect))
             self._suspect = None
 
     def _old(self, steps: list[Step[P]], header: Header, samples: int, payload: P) -> None:
@@ -300,7 +304,7 @@ class Sequencer(Generic[P]):
         elif self._was_delivered(header.sequence):
             steps.append(Duplicate(header, samples))
         else:
-            steps.append(Late(header, samples))
+            steps.append(Late(header, samples, payload))
 
     def _was_delivered(self, sequence: int) -> bool:
         if sequence - self._joined & _MASK >= _HALF:

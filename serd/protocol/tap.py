@@ -59,7 +59,6 @@ REASONS: Final = (
     "metadata_not_json",
     "metadata_shape",
     "metadata_roles_count",
-    "metadata_unknown_role",
     "not_finite",
 )
 """Every code under which a tap message is refused.
@@ -123,19 +122,21 @@ class _Description(Struct, kw_only=True, frozen=True, omit_defaults=True):
     call_id: Annotated[_Text, Meta(max_length=MAX_CALL_ID)] | None = None
     language: Annotated[_Text, Meta(max_length=MAX_LANGUAGE)] | None = None
     labels: _Labels | None = None
+    consent: bool | None = None
 
 
 class Metadata(_Description, kw_only=True, frozen=True, omit_defaults=True):
     """What a tap says about a stream, in a message with the metadata flag. All optional.
 
-    `roles` has one entry a channel.
+    `roles` has one entry a channel; None stands for one that does not exist, which is as good as
+    the worst. `consent` tells whether those who speak have agreed to be analysed.
     """
 
-    roles: tuple[Role, ...] | None = None
+    roles: tuple[Role | None, ...] | None = None
 
 
 class _RawMetadata(_Description, kw_only=True, frozen=True):
-    roles: list[str] | None = None
+    roles: list[str | None] | None = None
 
 
 class TapMessage(NamedTuple):
@@ -150,7 +151,7 @@ class TapMessage(NamedTuple):
     def samples(self) -> int:
         """Samples per channel in the payload."""
         header = self.header
-        sample_bytes = _SAMPLE_BYTES[header.encoding]
+        sample_bytes = 0 if header.flags & _METADATA else _SAMPLE_BYTES[header.encoding]
         return len(self.payload) // (sample_bytes * header.channels) if sample_bytes else 0
 
 
@@ -246,6 +247,20 @@ def decode_message(parts: Sequence[Buffer]) -> TapMessage:
     MessageError
         Whatever is wrong, with a code of `REASONS`; no other exception leaves.
     """
+    message = decode_frame(parts)
+    if not message.header.flags & _METADATA:
+        return message
+    return message._replace(metadata=read_metadata(message.header, message.payload))
+
+
+def decode_frame(parts: Sequence[Buffer]) -> TapMessage:
+    """As `decode_message`, but leave metadata unread: whose message it is holds without it.
+
+    Raises
+    ------
+    MessageError
+        Whatever is wrong with anything but the metadata.
+    """
     if len(parts) != 3:
         raise MessageError(
             "wrong_part_count", f"{len(parts)} parts; stream id, header and payload are 3"
@@ -263,12 +278,7 @@ def decode_message(parts: Sequence[Buffer]) -> TapMessage:
             "payload_too_large", f"the payload has {size} bytes; {MAX_PAYLOAD_BYTES} are allowed"
         )
     if header.flags & _METADATA:
-        if header.encoding:
-            raise MessageError(
-                "metadata_with_encoding",
-                f"a metadata message has encoding 0, not {int(header.encoding)}",
-            )
-        return TapMessage(stream, header, payload, parse_metadata(payload, header.channels))
+        return TapMessage(stream, header, payload, None)
     sample_bytes = _SAMPLE_BYTES[header.encoding]
     if not sample_bytes:
         if size:
@@ -291,18 +301,48 @@ def decode_message(parts: Sequence[Buffer]) -> TapMessage:
     return TapMessage(stream, header, payload, None)
 
 
+def pause_in_vain(parts: Sequence[Buffer]) -> int | None:
+    """Sequence of a malformed message that asks for a pause, as far as it can be read; or None.
+
+    Who asks not to be analysed is heard even if the rest of what they say is wrong.
+    """
+    if len(parts) < 2 or len(parts[1]) != HEADER_BYTES:
+        return None
+    magic, _, _, flags, _, sequence, _, _ = _HEADER.unpack(parts[1])
+    return int(sequence) if magic == MAGIC and flags & Flag.PAUSE else None
+
+
 _metadata_encoder = msgspec.json.Encoder()
 _ROLES = {role.value: role for role in Role}
+
+
+def read_metadata(header: Header, payload: Buffer) -> Metadata:
+    """Metadata of a message with that flag.
+
+    Raises
+    ------
+    MessageError
+        Code ``metadata_with_encoding``, and those of `parse_metadata`.
+    """
+    if header.encoding:
+        raise MessageError(
+            "metadata_with_encoding",
+            f"a metadata message has encoding 0, not {int(header.encoding)}",
+        )
+    return parse_metadata(payload, header.channels)
 
 
 def parse_metadata(payload: Buffer, channels: int) -> Metadata:
     """Read the JSON of a metadata message; keys that it does not know are skipped.
 
+    A role that does not exist becomes None. Several roles on one channel are those of all who
+    speak on it: `Role.MIXED` unless they are the same.
+
     Raises
     ------
     MessageError
         Codes ``metadata_not_json``, ``metadata_shape`` (a value of the wrong type, too long, or
-        with control characters), ``metadata_roles_count``, ``metadata_unknown_role``.
+        with control characters), ``metadata_roles_count``.
     """
     try:
         # All of it is read first: a typed decoder does not look into the keys that it skips.
@@ -311,20 +351,24 @@ def parse_metadata(payload: Buffer, channels: int) -> Metadata:
         raise MessageError("metadata_shape", f"metadata: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MessageError("metadata_not_json", f"metadata is not JSON: {error}") from None
-    roles: tuple[Role, ...] | None = None
-    if raw.roles is not None:
-        if len(raw.roles) != channels:
-            raise MessageError(
-                "metadata_roles_count", f"{len(raw.roles)} roles for {channels} channels"
-            )
-        unknown = [role for role in raw.roles if role not in _ROLES]
-        if unknown:
-            raise MessageError(
-                "metadata_unknown_role",
-                f"role {unknown[0][:40]!r} is none of {', '.join(_ROLES)}",
-            )
-        roles = tuple(_ROLES[role] for role in raw.roles)
-    return Metadata(call_id=raw.call_id, language=raw.language, labels=raw.labels, roles=roles)
+    return Metadata(
+        call_id=raw.call_id,
+        language=raw.language,
+        labels=raw.labels,
+        consent=raw.consent,
+        roles=None if raw.roles is None else _roles(raw.roles, channels),
+    )
+
+
+def _roles(named: list[str | None], channels: int) -> tuple[Role | None, ...]:
+    roles = tuple(_ROLES.get(role or "") for role in named)
+    if channels == 1 and roles:
+        if None in roles or len(set(roles)) == 1:
+            return (None,) if None in roles else roles[:1]
+        return (Role.MIXED,)
+    if len(roles) != channels:
+        raise MessageError("metadata_roles_count", f"{len(roles)} roles for {channels} channels")
+    return roles
 
 
 def encode_metadata(metadata: Metadata) -> bytes:

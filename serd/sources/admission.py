@@ -1,4 +1,4 @@
-"""Who gets a row: limits, policy, and the rows that are taken."""
+"""Who gets a row: limits, and the rows that are taken."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 
 from serd.rows import RowPool, StreamInfo
 from serd.sources.stream import ChannelRow
-from serd.types import Role, native_rate_hz
+from serd.types import native_rate_hz
 
 
 class Admission:
-    """Lends rows to streams that may be analysed and refuses the others.
+    """Lends rows to streams and tells of those that are refused.
 
     Parameters
     ----------
@@ -19,8 +19,6 @@ class Admission:
         A row pool for each native rate.
     max_streams
         Most streams at once.
-    refuse_roles
-        Roles that no model may see.
     on_refused
         Called with the info of a stream, the source index and the reason, when one is refused.
     counts
@@ -31,13 +29,11 @@ class Admission:
         self,
         pools: Mapping[int, RowPool],
         max_streams: int,
-        refuse_roles: frozenset[Role],
         on_refused: Callable[[StreamInfo, int, str], None],
         counts: Counter[str],
     ) -> None:
         self._pools = pools
         self._max_streams = max_streams
-        self._refuse_roles = refuse_roles
         self._on_refused = on_refused
         self._counts = counts
         self._names: set[str] = set()
@@ -45,29 +41,22 @@ class Admission:
     def __len__(self) -> int:
         return len(self._names)
 
-    def may_not_be_heard(self, role: Role) -> bool:
-        """Whether policy keeps this role from every model."""
-        return role in self._refuse_roles
-
-    def admit(self, info: StreamInfo, first_sample: int, patient: bool) -> ChannelRow | None:
-        """A row for a stream that begins at a source index; None if it is refused."""
+    def admit(self, info: StreamInfo, first_sample: int, patient: bool) -> ChannelRow | str:
+        """A row for a stream that begins at a source index, or why there is none for it."""
+        if info.stream in self._names:
+            return "duplicate_stream"
         pool = self._pools[native_rate_hz(info.sample_rate_hz)]
-        row: int | None = None
-        if self.may_not_be_heard(info.role):
-            reason = f"role_{info.role}"
-        elif info.stream in self._names:
-            reason = "duplicate_stream"
-        else:
-            reason = "max_streams"
-            if len(self._names) < self._max_streams:
-                row = pool.acquire()
+        row = pool.acquire() if len(self._names) < self._max_streams else None
         if row is None:
-            self._counts[f"refused.{reason}"] += 1
-            self._on_refused(info, first_sample, reason)
-            return None
+            return "max_streams"
         self._names.add(info.stream)
         self._counts["opened"] += 1
         return ChannelRow(pool, row, info, first_sample, patient)
+
+    def refuse(self, info: StreamInfo, at_sample: int, reason: str) -> None:
+        """Tell and count a stream that is refused without having had a row."""
+        self._counts[f"refused.{reason}"] += 1
+        self._on_refused(info, at_sample, reason)
 
     def leave(self, channel: ChannelRow, refused_as: str | None) -> None:
         """A stream has ended, or is refused after all for a reason."""

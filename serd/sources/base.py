@@ -58,6 +58,12 @@ class Intake(Protocol):
         """
         ...
 
+    def refuse(
+        self, source: Source, parts: Sequence[bytes], roles: Sequence[Role], reason: str
+    ) -> None:
+        """Tell that the stream which a message would begin is refused; nothing is opened."""
+        ...
+
     def open_stream(
         self,
         source: Source,

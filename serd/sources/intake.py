@@ -13,39 +13,33 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import structlog
 
-from serd.audio import pcm
 from serd.clock import Clock
 from serd.errors import MessageError
-from serd.protocol.sequencer import (
-    Deliver,
-    Duplicate,
-    Late,
-    Lost,
-    Restart,
-    Sequencer,
-    Silence,
-    Step,
-)
+from serd.protocol.sequencer import Deliver, Restart, Sequencer, Step
 from serd.protocol.tap import (
     Buffer,
     Flag,
-    Metadata,
-    decode_message,
+    Header,
+    decode_frame,
     decode_stream_id,
-    parse_metadata,
+    pause_in_vain,
+    read_metadata,
 )
 from serd.rows import Gap, RowPool, StreamInfo
 from serd.sources.admission import Admission
 from serd.sources.base import Source, Tap
 from serd.sources.burst import Burst
 from serd.sources.delivery import Delivery
+from serd.sources.follower import Follower
 from serd.sources.lanes import Lanes
-from serd.sources.stream import NO_LANE, ChannelRow, TapStream, changed_info
+from serd.sources.policy import Policy
+from serd.sources.reception import Reception
+from serd.sources.stream import NO_LANE, TapStream
 from serd.types import Encoding, Int16Array, Role
 
 _log = structlog.get_logger(__name__)
@@ -66,8 +60,8 @@ class IntakeOptions:
         A tap that sends nothing for so long is closed.
     reorder_messages
         How far ahead of a missing message others are held back for it.
-    refuse_roles
-        Roles that no model may see.
+    policy
+        Who may be heard.
     max_fill_ms
         Loss up to this is replaced by silence, in place; more ends the utterance.
     silence_ms
@@ -78,7 +72,7 @@ class IntakeOptions:
     max_streams: int = 1000
     idle_timeout_s: float = 30.0
     reorder_messages: int = 8
-    refuse_roles: frozenset[Role] = frozenset({Role.AGENT})
+    policy: Policy = field(default_factory=Policy)
     max_fill_ms: int = 500
     silence_ms: int = 1000
 
@@ -108,11 +102,14 @@ class StreamTable:
         self.counts: Counter[str] = Counter()
         self._options = options
         self._clock = clock
-        self._admission = Admission(
-            pools, options.max_streams, options.refuse_roles, on_refused, self.counts
-        )
+        self._admission = Admission(pools, options.max_streams, on_refused, self.counts)
         self._taps: dict[tuple[str, str], TapStream] = {}
         self._delivery = Delivery(options.max_fill_ms, options.silence_ms, clock, self.counts)
+        self._reception = Reception(options.policy, self._admission, self._delivery, clock)
+        self._follower = Follower(self._reception, self._delivery, self._close, clock, self.counts)
+        self._rejudge = False
+        # What taps said that fell silent, by the same key as theirs; the oldest is forgotten.
+        self._silent: dict[tuple[str, str], TapStream] = {}
         self._lanes = Lanes(pools.values())
         # When each source last had to wait: what it brings is then behind, not silent.
         self._held_ns: dict[str, int] = {}
@@ -129,9 +126,10 @@ class StreamTable:
     ) -> bool:
         """See `serd.sources.base.Intake.message`."""
         try:
-            message = decode_message(parts)
+            message = decode_frame(parts)
         except MessageError as error:
             self.counts[f"malformed.{error.code}"] += 1
+            self._pause_in_vain(source, parts, now_ns)
             return True
         key = source.name, message.stream
         tap = self._taps.get(key)
@@ -141,6 +139,8 @@ class StreamTable:
             self._held_ns[source.name] = now_ns
             return False
         self.counts["messages"] += 1
+        if message.header.flags & Flag.METADATA:
+            self._check_metadata(message.header, message.payload)
         if tap is None:
             if message.header.flags & Flag.END and not message.samples:
                 self.counts["end_of_unknown"] += 1
@@ -179,12 +179,49 @@ class StreamTable:
         self.counts["messages"] += plain
         return taken
 
+    def refuse(
+        self, source: Source, parts: Sequence[bytes], roles: Sequence[Role], reason: str
+    ) -> None:
+        """See `serd.sources.base.Intake.refuse`."""
+        try:
+            message = decode_frame(parts)
+        except MessageError as error:
+            self.counts[f"malformed.{error.code}"] += 1
+            return
+        header, several = message.header, message.header.channels > 1
+        for number in range(header.channels):
+            info = StreamInfo(
+                stream=f"{message.stream}/{number}" if several else message.stream,
+                source=source.name,
+                channel=number,
+                channels=header.channels,
+                sample_rate_hz=header.sample_rate_hz,
+                encoding=header.encoding.name.lower(),
+                role=roles[number] if number < len(roles) else Role.UNKNOWN,
+            )
+            self._admission.refuse(info, header.first_sample, reason)
+
     def _known(self, source: Source, raw_id: bytes) -> TapStream | None:
         """The open tap of an id as it is in a message."""
         try:
             return self._taps.get((source.name, decode_stream_id(raw_id)))
         except MessageError:
             return None
+
+    def _pause_in_vain(self, source: Source, parts: Sequence[bytes], now_ns: int) -> None:
+        sequence = pause_in_vain(parts)
+        tap = None if sequence is None else self._known(source, parts[0])
+        if tap is not None and sequence is not None:
+            if tap.lane != NO_LANE:
+                self._lanes.settle(tap)
+            self._follower.pause(tap, sequence, now_ns)
+
+    def _check_metadata(self, header: Header, payload: Buffer) -> None:
+        """Count what cannot be read. The message keeps its place: what it means is not to hear."""
+        try:
+            read_metadata(header, payload)
+        except MessageError as error:
+            self.counts[f"malformed.{error.code}"] += 1
 
     def _follow(
         self,
@@ -196,99 +233,48 @@ class StreamTable:
         sequencer: Sequencer[Buffer],
         now_ns: int,
     ) -> TapStream | None:
+        before: TapStream | None = None
         for step in steps:
             if isinstance(step, Restart):
                 if tap is not None:
                     self._close(tap, "restarted", now_ns)
                 self.counts[f"restarts.{step.reason}"] += 1
-                tap = None
+                before, tap = tap, None
             elif isinstance(step, Deliver) and tap is None:
-                tap = self._open(source, stream, step, roles, sequencer)
-                self._deliver(tap, step, now_ns)
+                tap = self._announce(source, stream, step.header, roles, sequencer, before, now_ns)
+                self._follower.deliver(tap, step, now_ns)
             elif tap is not None:
-                self._apply(tap, step, now_ns)
+                self._follower.apply(tap, step, now_ns)
         return tap
 
-    def _open(
+    def _announce(
         self,
         source: Source,
         stream: str,
-        first: Deliver[Buffer],
+        first: Header,
         roles: Sequence[Role],
         sequencer: Sequencer[Buffer],
+        before: TapStream | None,
+        now_ns: int,
     ) -> TapStream:
-        header = first.header
-        metadata = Metadata()
-        if header.flags & Flag.METADATA:
-            metadata = parse_metadata(first.payload, header.channels)
-        return self.open_stream(
+        key = source.name, stream
+        tap = self._reception.announce(
             source,
             stream,
-            header.sample_rate_hz,
-            header.channels,
-            metadata.roles or roles,
-            header.encoding,
-            header.captured_at_ns,
-            metadata.call_id,
-            metadata.labels,
-            first_sample=header.first_sample,
+            first.sample_rate_hz,
+            first.channels,
+            roles,
+            first_sample=first.first_sample,
             sequencer=sequencer,
         )
-
-    def _apply(self, tap: TapStream, step: Step[Buffer], now_ns: int) -> None:
-        match step:
-            case Deliver():
-                self._deliver(tap, step, now_ns)
-            case Lost(first_sample, samples, messages):
-                self.counts["lost.messages"] += messages
-                self.counts["lost.samples"] += samples
-                gap = Gap("lost", first_sample, first_sample + samples, messages)
-                self._delivery.skip(tap, gap.end, gap, now_ns)
-            case Silence(first_sample, samples):
-                self.counts["suppressed.samples"] += samples
-                self._delivery.skip(tap, first_sample + samples, None, now_ns)
-            case Duplicate():
-                self.counts["duplicates"] += 1
-            case Late(header, samples):
-                self.counts["late"] += 1
-                if samples:
-                    first = header.first_sample
-                    tap.tell(Gap("late", first, first + samples, 1))
-
-    def _deliver(self, tap: TapStream, step: Deliver[Buffer], now_ns: int) -> None:
-        header, payload = step.header, step.payload
-        flags = header.flags
-        if flags & Flag.METADATA:
-            self._change(tap, parse_metadata(payload, header.channels), now_ns)
-        if flags & Flag.PAUSE and not tap.paused:
-            self._delivery.settle(tap, now_ns)
-            tap.pause(now_ns)
-        elif flags & Flag.RESUME and tap.paused:
-            unix_ns = header.captured_at_ns or self._clock.unix_ns()
-            tap.resume(max(header.first_sample, tap.next_index), unix_ns)
-        if payload and not flags & Flag.METADATA:
-            try:
-                samples = pcm.decode(payload, header.encoding, header.channels)
-            except MessageError as error:
-                # The frame of the message was sound, so its place in the stream is kept.
-                self.counts[f"malformed.{error.code}"] += 1
-                gap = Gap(error.code, tap.next_index, tap.next_index + step.samples, 1)
-                self._delivery.skip(tap, gap.end, gap, now_ns)
-            else:
-                self._delivery.append(tap, samples, header.captured_at_ns, now_ns)
-        if flags & Flag.END:
-            self._close(tap, "end", now_ns)
-
-    def _change(self, tap: TapStream, metadata: Metadata, now_ns: int) -> None:
-        infos: list[StreamInfo | None] = []
-        for number, info in enumerate(tap.infos()):
-            changed = None if info is None else changed_info(info, metadata)
-            if changed is not None and self._admission.may_not_be_heard(changed.role):
-                reason = f"role_{changed.role}"
-                self._close_channel(tap, number, reason, now_ns, refused=True)
-                changed = None
-            infos.append(changed)
-        tap.change(infos)
+        before = self._silent.pop(key, before)
+        if before is not None and not first.flags & Flag.START:
+            # The tap did not say that it begins anew, so what it said before still holds.
+            self._reception.inherit(tap, before, first.sequence)
+        if not first.flags & Flag.METADATA:
+            self._reception.review(tap, now_ns)
+        self._taps[key] = tap
+        return tap
 
     # any source
 
@@ -303,33 +289,14 @@ class StreamTable:
         captured_at_ns: int,
         call_id: str | None = None,
         labels: Mapping[str, str] | None = None,
-        *,
-        first_sample: int = 0,
-        sequencer: Sequencer[Buffer] | None = None,
     ) -> TapStream:
-        """See `serd.sources.base.Intake.open_stream`; a tap also has a first index and an order."""
-        unix_ns = captured_at_ns or self._clock.unix_ns()
-        rows: list[ChannelRow | None] = []
-        for number in range(channels):
-            info = StreamInfo(
-                stream=stream if channels == 1 else f"{stream}/{number}",
-                source=source.name,
-                channel=number,
-                channels=channels,
-                sample_rate_hz=sample_rate_hz,
-                encoding=encoding.name.lower(),
-                role=roles[number] if number < len(roles) else Role.UNKNOWN,
-                call_id=call_id,
-                labels=dict(labels or {}),
-            )
-            row = self._admission.admit(info, first_sample, source.lossless)
-            if row is not None:
-                row.anchor(first_sample, unix_ns)
-            rows.append(row)
-        now_ns = self._clock.monotonic_ns()
-        tap = TapStream(
-            stream, source, sample_rate_hz, roles, rows, first_sample, sequencer, now_ns
+        """See `serd.sources.base.Intake.open_stream`."""
+        tap = self._reception.announce(
+            source, stream, sample_rate_hz, channels, roles, call_id, labels
         )
+        now_ns = self._clock.monotonic_ns()
+        self._reception.review(tap, now_ns)
+        self._reception.begin(tap, encoding, captured_at_ns, now_ns)
         self._taps[source.name, stream] = tap
         return tap
 
@@ -362,33 +329,46 @@ class StreamTable:
     # the ingest thread's own
 
     def _close(self, tap: TapStream, reason: str, now_ns: int) -> None:
+        if not tap.begun:
+            # Nobody hears of a stream but by its opening.
+            self._reception.begin(tap, Encoding.NONE, 0, now_ns)
         self._delivery.settle(tap, now_ns)
         for number in range(len(tap.channels)):
-            self._close_channel(tap, number, reason, now_ns)
+            self._reception.close_channel(tap, number, reason, now_ns)
         key = tap.source.name, tap.stream
         if self._taps.get(key) is tap:
             del self._taps[key]
         self._delivery.forget(tap)
 
-    def _close_channel(
-        self, tap: TapStream, number: int, reason: str, now_ns: int, *, refused: bool = False
-    ) -> None:
-        channel = tap.close_channel(number, reason, refused, now_ns)
-        if channel is not None:
-            self._admission.leave(channel, reason if refused else None)
-            self._delivery.leave(channel)
-
     def flush_pending(self, now_ns: int) -> bool:
         """Write what waits for room, of every stream; return whether nothing waits any more."""
         return self._delivery.flush_pending(now_ns)
 
+    def adopt(self, policy: Policy) -> None:
+        """Judge by other rules: new streams at once, open ones at the next `sweep`. Any thread."""
+        self._reception.policy = policy
+        self._rejudge = True
+
+    def _judge_anew(self, now_ns: int) -> None:
+        self._rejudge = False
+        for tap in list(self._taps.values()):
+            if tap.lane != NO_LANE:
+                self._lanes.settle(tap)
+            self._delivery.settle(tap, now_ns)
+            self._reception.review(tap, now_ns)
+
     def sweep(self, now_ns: int) -> None:
         """Close the taps that have been silent for longer than the time-out."""
+        if self._rejudge:
+            self._judge_anew(now_ns)
         timeout_ns = int(self._options.idle_timeout_s * _NS)
         for tap in list(self._taps.values()):
             heard_ns = max(self._lanes.heard_ns(tap), self._held_ns.get(tap.source.name, 0))
             if tap.sequencer is not None and now_ns - heard_ns > timeout_ns:
                 self._finish(tap, "timeout", now_ns)
+                self._silent[tap.source.name, tap.stream] = tap
+        while len(self._silent) > _TAPS_PER_STREAM * self._options.max_streams:
+            del self._silent[next(iter(self._silent))]
 
     def close_source(self, source: Source, reason: str) -> None:
         """Close every stream of a source."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from serd.audio.resample import StreamResampler
-from serd.protocol.sequencer import Sequencer
-from serd.protocol.tap import Buffer, Metadata
+from serd.protocol.sequencer import MAX_MISORDER, Sequencer
+from serd.protocol.tap import SEQUENCE_MODULUS, Buffer
 from serd.rows import (
     Changed,
     Close,
@@ -25,19 +24,12 @@ from serd.rows import (
     Told,
 )
 from serd.sources.base import Source
+from serd.sources.policy import Standing
 from serd.types import Int16Array, Role
 
 NO_LANE = -1
-
-
-def changed_info(info: StreamInfo, metadata: Metadata) -> StreamInfo:
-    """What is known of a stream after its tap has said more; what it leaves out stays."""
-    return replace(
-        info,
-        role=metadata.roles[info.channel] if metadata.roles else info.role,
-        call_id=metadata.call_id if metadata.call_id is not None else info.call_id,
-        labels=metadata.labels if metadata.labels is not None else info.labels,
-    )
+NO_SEQUENCE = -1
+_HALF = SEQUENCE_MODULUS // 2
 
 
 class ChannelRow:
@@ -128,7 +120,9 @@ class ChannelRow:
 class TapStream:
     """All channels of one source stream.
 
-    A channel that policy or capacity refused is None and its audio is discarded unseen.
+    A channel that policy or capacity refused has no row and its audio is discarded unseen. None
+    has one until the encoding is known, which for a tap is when its first samples come
+    (`begun`): what is missing before them is kept in `missing`.
 
     While `lane` is not `NO_LANE`, the truth about the stream's place is elsewhere: see
     `serd.sources.lanes`.
@@ -140,8 +134,8 @@ class TapStream:
         source: Source,
         sample_rate_hz: int,
         roles: Sequence[Role],
-        channels: Sequence[ChannelRow | None],
-        next_index: int,
+        standings: Sequence[Standing],
+        first_index: int,
         sequencer: Sequencer[Buffer] | None,
         now_ns: int,
     ) -> None:
@@ -149,12 +143,17 @@ class TapStream:
         self.source = source
         self.sample_rate_hz = sample_rate_hz
         self.roles = roles
-        self.channels = list(channels)
-        self.next_index = next_index
+        self.standings = list(standings)
+        self.channels: list[ChannelRow | None] = [None] * len(self.standings)
+        self.next_index = first_index
         self.sequencer = sequencer
         self.last_ns = now_ns
         self.paused = False
+        self.begun = False
+        self.missing = Gap("", first_index, first_index, 0)
         self.lane = NO_LANE
+        self._paused_by = NO_SEQUENCE
+        self._resumed_by = NO_SEQUENCE
 
     def plain_row(self) -> ChannelRow | None:
         """The row to which this stream's audio goes as it comes, if it is the only one."""
@@ -227,31 +226,55 @@ class TapStream:
         for channel in self.live:
             channel.pool.control(channel.row, Told(channel.end, gap))
 
-    def change(self, infos: Sequence[StreamInfo | None]) -> None:
-        """Take over new metadata, one info a channel."""
-        for channel, info in zip(self.channels, infos, strict=True):
-            if channel is not None and info is not None and channel.info != info:
-                channel.info = info
-                channel.pool.control(channel.row, Changed(channel.end, info))
+    def change(self) -> None:
+        """Bring what the standings say into the rows."""
+        for channel, standing in zip(self.channels, self.standings, strict=True):
+            if channel is not None and channel.info != standing.info:
+                channel.info = standing.info
+                channel.pool.control(channel.row, Changed(channel.end, standing.info))
 
-    def infos(self) -> list[StreamInfo | None]:
-        """What is known of each channel."""
-        return [None if channel is None else channel.info for channel in self.channels]
+    def miss(self, to_index: int, gap: Gap | None) -> None:
+        """Note, before the first samples, that those up to an index will never come."""
+        self.next_index = to_index
+        if not self.paused:
+            before = self.missing
+            reason = before.reason if gap is None else gap.reason
+            messages = before.messages + (0 if gap is None else gap.messages)
+            self.missing = Gap(reason, before.start, to_index, messages)
 
-    def pause(self, now_ns: int) -> None:
-        """Stop analysing; audio until `resume` is discarded unseen."""
-        self.paused = True
-        for channel in self.live:
-            channel.finish_run(now_ns)
-            channel.pool.control(channel.row, Paused(channel.end))
+    def pause(self, sequence: int, now_ns: int) -> None:
+        """Stop analysing; audio until `resume` is discarded unseen. Twice is once."""
+        self._paused_by = sequence
+        if not self.paused:
+            self.paused = True
+            for channel in self.live:
+                self.pause_channel(channel, now_ns)
 
-    def resume(self, source_index: int, unix_ns: int) -> None:
-        """Go on analysing at a source index."""
+    @staticmethod
+    def pause_channel(channel: ChannelRow, now_ns: int) -> None:
+        """End what is being analysed of one channel."""
+        channel.finish_run(now_ns)
+        channel.pool.control(channel.row, Paused(channel.end))
+
+    def overtaken(self, pause: int) -> bool:
+        """Whether a pause that comes too late was followed by a resume that was heeded."""
+        behind = (self._resumed_by - pause) % SEQUENCE_MODULUS
+        return self._resumed_by != NO_SEQUENCE and 0 < behind <= MAX_MISORDER
+
+    def resume(self, sequence: int, source_index: int, unix_ns: int) -> None:
+        """Go on analysing at a source index, unless the newest pause is a later message."""
+        if self.paused and (sequence - self._paused_by) % SEQUENCE_MODULUS > _HALF:
+            return
+        self._resumed_by = sequence
+        if not self.paused:
+            return
         self.paused = False
-        self.next_index = source_index
+        self.next_index = max(source_index, self.next_index)
+        if not self.begun:
+            self.missing = Gap("", self.next_index, self.next_index, 0)
         for channel in self.live:
-            timeline = channel.restart_timeline(source_index)
-            channel.anchor(source_index, unix_ns)
+            timeline = channel.restart_timeline(self.next_index)
+            channel.anchor(self.next_index, unix_ns)
             channel.pool.control(channel.row, Resumed(channel.end, timeline))
 
     def close_channel(

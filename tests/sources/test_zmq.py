@@ -6,6 +6,7 @@ import pytest
 import zmq
 
 from serd.channel import Waker
+from serd.curve import CurveKeys, Door
 from serd.errors import BindError
 from serd.sources.burst import Burst
 from serd.sources.zmq import ZmqOptions, ZmqSource
@@ -132,3 +133,64 @@ def test_an_endpoint_in_use_is_an_error_that_names_it(zmq_context: Context) -> N
         source.open(Waker())
     assert e.value.code == "bind_failed"
     taken.close()
+
+
+def test_a_tap_that_is_connected_to_has_to_prove_its_key(zmq_context: Context) -> None:
+    daemon, tap, impostor = (CurveKeys.generate() for _ in range(3))
+    taps = []
+    for keys in (tap, impostor):
+        push = zmq_context.socket(zmq.PUSH)
+        push.linger = 0
+        push.curve_publickey, push.curve_secretkey = keys.public.encode(), keys.secret.encode()
+        push.curve_server = True
+        taps.append((push, push.bind_to_random_port("tcp://127.0.0.1")))
+    source = ZmqSource(
+        ZmqOptions(
+            "in",
+            "PULL",
+            connect=tuple(f"tcp://127.0.0.1:{port}" for _, port in reversed(taps)),
+            server_keys=(tap.public,),
+        ),
+        zmq_context,
+        Door(daemon),
+    )
+    source.open(Waker())
+    (honest, _), (other, _) = taps
+    monitor = other.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)
+    honest.send_multipart([b"id", b"header", b"honest"])
+    intake = FakeIntake()
+    _service_until(source, intake, 1)
+    assert monitor.poll(20_000), "the impostor was let in"
+    assert not other.poll(0, zmq.POLLOUT)
+    assert [parts[2] for parts in intake.taken] == [b"honest"]
+    other.disable_monitor()
+    monitor.close()
+    source.close()
+    for push, _ in taps:
+        push.close()
+
+
+def test_keys_are_those_of_the_endpoints_in_their_order(zmq_context: Context) -> None:
+    daemon, one, two = (CurveKeys.generate() for _ in range(3))
+    endpoints = []
+    sockets = []
+    for keys in (one, two):
+        push = zmq_context.socket(zmq.PUSH)
+        push.linger = 0
+        push.curve_publickey, push.curve_secretkey = keys.public.encode(), keys.secret.encode()
+        push.curve_server = True
+        endpoints.append(f"tcp://127.0.0.1:{push.bind_to_random_port('tcp://127.0.0.1')}")
+        sockets.append(push)
+    source = ZmqSource(
+        ZmqOptions("in", "PULL", connect=tuple(endpoints), server_keys=(one.public, two.public)),
+        zmq_context,
+        Door(daemon),
+    )
+    source.open(Waker())
+    for push in sockets:
+        push.send_multipart([b"id", b"header", b""])
+    intake = FakeIntake()
+    _service_until(source, intake, 2)
+    source.close()
+    for push in sockets:
+        push.close()
