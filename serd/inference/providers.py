@@ -18,7 +18,7 @@ import ctypes
 import io
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import metadata
@@ -34,6 +34,9 @@ _CUDNN = "libcudnn.so.9"
 # TF32 keeps 10 bits of mantissa and the exhaustive search picks kernels by a race of timings:
 # without them scores agree with the CPU's and are the same after every start.
 _CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+TF32 = {"use_tf32": "1"}
+CUDA_GRAPH = {"enable_cuda_graph": "1"}
+"""Options of the CUDA provider that a session may be opened with besides."""
 _RECORD_ASSIGNMENT = "session.record_ep_graph_assignment_info"
 _HEAVY_OPS = frozenset({"Conv", "FusedConv", "Gemm", "MatMul", "FusedMatMul", "GRU", "LSTM", "RNN"})
 _CUDA_ERROR_NO_DEVICE = 100
@@ -103,12 +106,14 @@ class LiveSession:
     """A session, the provider it really runs on and why that one.
 
     `provider` is ``CUDAExecutionProvider`` or ``CPUExecutionProvider``; `reason` is a phrase for
-    the log, empty when the user asked for what they got.
+    the log, empty when the user asked for what they got; `reopen` opens the model once more with
+    other options of the CUDA provider (raises what the runtime raises), None on the CPU.
     """
 
     session: Any
     provider: str
     reason: str
+    reopen: Callable[[Mapping[str, str]], Any] | None = None
 
 
 def open_session(
@@ -325,8 +330,11 @@ def _cpu_session(system: System, model: Path | bytes, threads: int) -> Any:
 
 
 def _cuda_session(system: System, model: Path | bytes, threads: int) -> LiveSession | Problem:
+    def opened(options: Mapping[str, str]) -> Any:
+        return system.session(model, [(CUDA, {**_CUDA_OPTIONS, **options}), CPU], threads)
+
     try:
-        session = system.session(model, [(CUDA, _CUDA_OPTIONS), CPU], threads)
+        session = opened({})
     except Exception as error:
         # A file that the CPU refuses as well is the model's fault, not the device's.
         _cpu_session(system, model, threads)
@@ -350,7 +358,8 @@ def _cuda_session(system: System, model: Path | bytes, threads: int) -> LiveSess
             f"onnxruntime runs {', '.join(on_cpu)} on the CPU and nothing heavy on the GPU",
             "use a model whose operators the CUDA provider supports",
         )
-    return LiveSession(session, CUDA, f"{', '.join(on_cpu)} on the CPU" if on_cpu else "")
+    told = f"{', '.join(on_cpu)} on the CPU" if on_cpu else ""
+    return LiveSession(session, CUDA, told, opened)
 
 
 def _why_not_loaded(library: str) -> str | None:

@@ -6,74 +6,31 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import structlog
 
 from serd.clock import Clock, SystemClock
+from serd.errors import SerdError
 from serd.inference.batcher import Batcher
-from serd.inference.model import Segment
+from serd.inference.jobs import DropReason, Result, Scorer, SegmentJob
+from serd.pulse import Pulse, StagePulse
 from serd.threads import name_thread
-from serd.types import Float32Array, Int16Array
+
+__all__ = [
+    "DropReason",
+    "InferenceWorker",
+    "Result",
+    "Scorer",
+    "SegmentJob",
+    "WorkerOptions",
+]
 
 _log = structlog.get_logger(__name__)
 
-
-class DropReason(StrEnum):
-    """Why a segment got no result."""
-
-    OVERLOAD = "overload"
-    MODEL_ERROR = "model_error"
-    STOPPED = "stopped"
-
-
-class Scorer(Protocol):
-    """What the worker needs of a model; `EmotionModel` is one."""
-
-    @property
-    def largest_batch(self) -> int:
-        """Segments beyond which a larger batch gains nothing."""
-        ...
-
-    @property
-    def compute_ns(self) -> int:
-        """CPU time spent inside the model's runtime so far."""
-        ...
-
-    def score(self, segments: Sequence[Segment]) -> Float32Array:
-        """Probabilities float32 ``[n, labels]`` of `n` segments."""
-        ...
-
-
-@dataclass(slots=True)
-class SegmentJob:
-    """One segment to score.
-
-    `audio`: int16 ``[n]`` at `sample_rate_hz`; `queued_ns`: monotonic time of its submission;
-    `context`: whatever the submitter wants to find again in the result.
-    """
-
-    audio: Int16Array
-    sample_rate_hz: int
-    queued_ns: int
-    context: Any = None
-
-
-@dataclass(slots=True)
-class Result:
-    """The score of one job.
-
-    `probabilities`: float32 ``[labels]``, sum 1; `started_ns`, `finished_ns`: monotonic times of
-    its batch; `batch`: jobs that were run together.
-    """
-
-    job: SegmentJob
-    probabilities: Float32Array
-    started_ns: int
-    finished_ns: int
-    batch: int
+# How soon a worker that gives way looks again whether the other one rests.
+_LOOK_AGAIN_S = 0.005
 
 
 @dataclass(frozen=True)
@@ -83,6 +40,12 @@ class WorkerOptions:
     queue_segments: int = 256
     max_batch: int = 32
     max_wait_ms: float = 1.0
+
+
+class _Batch(NamedTuple):
+    jobs: list[SegmentJob]
+    scorer: Scorer
+    model: Any
 
 
 class InferenceWorker:
@@ -107,9 +70,21 @@ class InferenceWorker:
     on_dropped
         Called on a worker's thread for ``model_error``, on the submitting thread for
         ``overload`` and ``stopped`` of a late `submit`, and on the thread that calls `stop`.
+    pulse
+        Is told that the threads move, as stages ``inference-0`` and so on.
+    model
+        Anything that is to be found again in every result of these models: what they are.
+    gives_way_to
+        A worker that comes first: no batch begins here while that one has anything to do. Without
+        a lock, so that neither ever waits for the other.
+    name
+        Of the threads.
 
     Notes
     -----
+    A thread that hangs in its model keeps its own batch and nothing else: the others go on, its
+    stage of `pulse` stands still, and `stop` answers for the batch.
+
     A batch that fails is tried again job by job, so that one segment which the model cannot take
     costs no other stream its result.
     """
@@ -121,24 +96,34 @@ class InferenceWorker:
         on_results: Callable[[list[Result]], None],
         on_dropped: Callable[[SegmentJob, DropReason], None],
         clock: Clock | None = None,
+        pulse: Pulse | None = None,
+        model: Any = None,
+        gives_way_to: InferenceWorker | None = None,
+        name: str = "serd-inference",
     ) -> None:
-        self._models = list(models)
+        self._pulse = pulse or Pulse()
+        self._model = model
+        self._gives_way_to = gives_way_to
+        self._name = name
+        self._largest = options.max_batch
         self._on_results = on_results
         self._on_dropped = on_dropped
         self._clock = clock or SystemClock()
         self._batcher: Batcher[SegmentJob] = Batcher(
-            options.queue_segments,
-            min(options.max_batch, *(model.largest_batch for model in models)),
-            round(options.max_wait_ms * 1e6),
+            options.queue_segments, options.max_batch, round(options.max_wait_ms * 1e6)
         )
         # Guards everything below and the batcher; signalled when any of it changes.
         self._changed = threading.Condition()
+        self._scorers: list[Scorer] = []
+        self._take_up(models)
         self._busy = 0
         # What each thread has taken and not answered yet.
-        self._unanswered: list[list[SegmentJob]] = [[] for _ in self._models]
+        self._unanswered: list[list[SegmentJob]] = [[] for _ in models]
+        self._compute_ns = [0] * len(models)
         self._stopping = False
         self._failing = False
         self._threads: list[threading.Thread] = []
+        self._batch_sizes = [0] * (options.max_batch + 1)
         self._counts = dict.fromkeys(
             (
                 "segments_submitted",
@@ -148,6 +133,7 @@ class InferenceWorker:
                 "segments_dropped_stopped",
                 "batches",
                 "inference_errors",
+                "inference_not_finite",
                 "callback_errors",
             ),
             0,
@@ -160,6 +146,11 @@ class InferenceWorker:
             return self._is_idle()
 
     @property
+    def resting(self) -> bool:
+        """`idle` as it was a moment ago. Cheap: takes no lock."""
+        return self._is_idle()
+
+    @property
     def queued(self) -> int:
         """Segments that wait, for submitters who can hold back. Cheap: takes no lock."""
         return len(self._batcher)
@@ -167,7 +158,7 @@ class InferenceWorker:
     @property
     def compute_ns(self) -> int:
         """CPU time of the threads inside the runtime; any thread may ask, without a lock."""
-        return sum(model.compute_ns for model in self._models)
+        return sum(self._compute_ns)
 
     def counts(self) -> dict[str, int]:
         """Monotonic counters, and the gauges ``queue_segments`` and ``queue_peak_segments``."""
@@ -178,14 +169,19 @@ class InferenceWorker:
                 "queue_peak_segments": self._batcher.peak,
             }
 
+    def batch_sizes(self) -> list[int]:
+        """How many batches there were of each size: entry `n` counts those of `n` jobs."""
+        with self._changed:
+            return self._batch_sizes.copy()
+
     def start(self) -> None:
         """Start the threads. Jobs submitted before have waited for them."""
         if self._threads:
             raise RuntimeError("the inference worker was started already")
         # Daemon threads: a model that never returns must not keep the process alive.
         self._threads = [
-            threading.Thread(target=self._loop, args=(number,), name="serd-inference", daemon=True)
-            for number in range(len(self._models))
+            threading.Thread(target=self._loop, args=(number,), name=self._name, daemon=True)
+            for number in range(len(self._scorers))
         ]
         for thread in self._threads:
             thread.start()
@@ -206,6 +202,33 @@ class InferenceWorker:
                     return
                 lost, reason = dropped, DropReason.OVERLOAD
         self._drop(lost, reason)
+
+    def swap(self, models: Sequence[Scorer], model: Any = None) -> None:
+        """Score with other models from the next batch on. Any thread; does not wait.
+
+        Batches begin in the order of submission, so that there is one segment before which all
+        are scored by the old models, and from which on all are by the new ones. A batch that is
+        running, and a thread that hangs, keep theirs.
+
+        Parameters
+        ----------
+        models
+            As many as there are threads.
+        model
+            As for the worker itself.
+        """
+        with self._changed:
+            if len(models) != len(self._scorers):
+                raise ValueError(f"{len(models)} models for {len(self._scorers)} threads")
+            self._model = model
+            self._take_up(models)
+            self._failing = False
+            self._changed.notify_all()
+
+    def _take_up(self, models: Sequence[Scorer]) -> None:
+        self._scorers = list(models)
+        largest = min(self._largest, *(model.largest_batch for model in models))
+        self._batcher.max_batch = min(largest, self._batcher.capacity)
 
     def drain(self, timeout_s: float) -> bool:
         """Run what waits without waiting for company; whether all was answered in time.
@@ -233,7 +256,7 @@ class InferenceWorker:
         ended = not any(thread.is_alive() for thread in self._threads)
         with self._changed:
             lost = [job for jobs in self._unanswered for job in jobs] + self._batcher.clear()
-            self._unanswered = [[] for _ in self._models]
+            self._unanswered = [[] for _ in self._scorers]
             self._changed.notify_all()
         for job in lost:
             self._drop(job, DropReason.STOPPED)
@@ -243,79 +266,103 @@ class InferenceWorker:
         return not self._busy and not len(self._batcher)
 
     def _loop(self, number: int) -> None:
-        name_thread("serd-inference")
-        model = self._models[number]
-        while (jobs := self._next_batch(number)) is not None:
-            results, failed = self._score(model, jobs)
-            with self._changed:
-                if not self._unanswered[number]:
-                    # `stop` gave up on this batch and has answered for it.
-                    return
-                self._unanswered[number] = []
-                self._counts["batches"] += 1
-                self._counts["segments_scored"] += len(results)
-            if results:
-                self._call(partial(self._on_results, results))
-            for job in failed:
-                self._drop(job, DropReason.MODEL_ERROR)
-            with self._changed:
-                self._busy -= 1
-                self._changed.notify_all()
+        name_thread(self._name)
+        pulse = self._pulse.stage(f"inference-{number}", owed=lambda: len(self._batcher) > 0)
+        while self._round(number, pulse):
+            pass
+        self._pulse.end(pulse)
 
-    def _next_batch(self, number: int) -> list[SegmentJob] | None:
+    def _round(self, number: int, pulse: StagePulse) -> bool:
+        # A round of its own, so that no name here keeps a model that was swapped out.
+        batch = self._next_batch(number, pulse)
+        if batch is None:
+            return False
+        before_ns = batch.scorer.compute_ns
+        results, failed = self._score(batch, pulse)
+        with self._changed:
+            if not self._unanswered[number]:
+                # `stop` gave up on this batch and has answered for it.
+                return False
+            self._unanswered[number] = []
+            self._compute_ns[number] += batch.scorer.compute_ns - before_ns
+            self._counts["batches"] += 1
+            self._batch_sizes[len(batch.jobs)] += 1
+            self._counts["segments_scored"] += len(results)
+        if results:
+            self._call(partial(self._on_results, results))
+        for job in failed:
+            self._drop(job, DropReason.MODEL_ERROR)
+        with self._changed:
+            self._busy -= 1
+            self._changed.notify_all()
+        return True
+
+    def _next_batch(self, number: int, pulse: StagePulse) -> _Batch | None:
         with self._changed:
             while not self._stopping:
                 now_ns = self._clock.monotonic_ns()
+                if self._must_wait():
+                    pulse.idle()
+                    self._changed.wait(_LOOK_AGAIN_S)
+                    continue
                 if jobs := self._batcher.take(now_ns):
+                    pulse.beat()
                     self._busy += 1
                     self._unanswered[number] = jobs
-                    return jobs
+                    return _Batch(jobs, self._scorers[number], self._model)
                 deadline_ns = self._batcher.deadline_ns()
                 wait_s = None if deadline_ns is None else max(0, deadline_ns - now_ns) / 1e9
+                pulse.idle()
                 self._changed.wait(wait_s)
             return None
 
-    def _score(
-        self, model: Scorer, jobs: list[SegmentJob]
-    ) -> tuple[list[Result], list[SegmentJob]]:
+    def _must_wait(self) -> bool:
+        first = self._gives_way_to
+        return first is not None and len(self._batcher) > 0 and not first.resting
+
+    def _score(self, batch: _Batch, pulse: StagePulse) -> tuple[list[Result], list[SegmentJob]]:
+        jobs, scorer, model = batch
         started_ns = self._clock.monotonic_ns()
         try:
-            scores = model.score(jobs)
+            scores = scorer.score(jobs)
         except Exception as error:
             self._note_failure(error)
-            return ([], jobs) if len(jobs) == 1 else self._score_alone(model, jobs)
+            return ([], jobs) if len(jobs) == 1 else self._score_alone(batch, pulse)
         self._failing = False
         finished_ns = self._clock.monotonic_ns()
         results = [
-            Result(job, row, started_ns, finished_ns, len(jobs))
+            Result(job, row, started_ns, finished_ns, len(jobs), model)
             for job, row in zip(jobs, scores, strict=True)
         ]
         return results, []
 
     def _score_alone(
-        self, model: Scorer, jobs: Sequence[SegmentJob]
+        self, batch: _Batch, pulse: StagePulse
     ) -> tuple[list[Result], list[SegmentJob]]:
         results: list[Result] = []
         failed: list[SegmentJob] = []
-        for job in jobs:
+        for job in batch.jobs:
+            pulse.beat()
             started_ns = self._clock.monotonic_ns()
             try:
-                scores = model.score([job])
+                scores = batch.scorer.score([job])
             except Exception as error:
                 self._note_failure(error)
                 failed.append(job)
             else:
                 finished_ns = self._clock.monotonic_ns()
-                results.append(Result(job, scores[0], started_ns, finished_ns, 1))
+                results.append(Result(job, scores[0], started_ns, finished_ns, 1, batch.model))
         return results, failed
 
     def _note_failure(self, error: Exception) -> None:
         with self._changed:
             self._counts["inference_errors"] += 1
+            if isinstance(error, SerdError) and error.code == "model_not_finite":
+                self._counts["inference_not_finite"] += 1
         # Once until a batch succeeds again: a broken model would flood the log.
         if not self._failing:
             self._failing = True
-            _log.error("inference failed", error=str(error), kind=type(error).__name__)
+            _log.error("inference.failed", error=str(error), kind=type(error).__name__)
 
     def _drop(self, job: SegmentJob, reason: DropReason) -> None:
         with self._changed:
@@ -328,4 +375,4 @@ class InferenceWorker:
         except Exception:
             with self._changed:
                 self._counts["callback_errors"] += 1
-            _log.exception("a callback of the inference worker failed")
+            _log.exception("inference.callback_failed")

@@ -27,7 +27,11 @@ _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW = 1, 2, 8, 9
 _VALUE_NAME, _VALUE_TYPE = 1, 2
 _TYPE_TENSOR, _TENSOR_ELEMENT, _TENSOR_SHAPE, _SHAPE_DIM, _DIM_VALUE, _DIM_NAME = 1, 1, 2, 1, 1, 2
 _INT_ATTRIBUTE = 2
-_FLOAT, _INT64 = 1, 7
+_FLOAT, _INT16, _INT64 = 1, 5, 7
+_ELEMENTS = {"float32": _FLOAT, "int16": _INT16, "int64": _INT64}
+
+FLOAT = _FLOAT
+"""What the attribute ``to`` of a Cast says for float32."""
 
 
 def read_constants(model: bytes) -> dict[str, Float32Array]:
@@ -71,13 +75,24 @@ class GraphWriter:
         name: str,
         inputs: Mapping[str, Sequence[int | str]],
         outputs: Mapping[str, Sequence[int | str]],
+        dtypes: Mapping[str, str] | None = None,
     ) -> bytes:
-        """The finished model. `inputs` and `outputs` are float32; a size is a number or a name."""
+        """The finished model. A size in `inputs` and `outputs` is a number or a name.
+
+        They are float32 but for those whose `dtypes` are given (``int16``, ``int64``).
+        """
+        dtypes = dtypes or {}
+
+        def values(number: int, shapes: Mapping[str, Sequence[int | str]]) -> bytes:
+            return b"".join(
+                _field(number, _value(name, shape, _ELEMENTS[dtypes.get(name, "float32")]))
+                for name, shape in shapes.items()
+            )
+
         graph = b"".join(_field(_GRAPH_NODE, node) for node in self._nodes)
         graph += _field(_GRAPH_NAME, name)
         graph += b"".join(_field(_GRAPH_INITIALIZER, tensor) for tensor in self._initializers)
-        graph += b"".join(_field(_GRAPH_INPUT, _value(*item)) for item in inputs.items())
-        graph += b"".join(_field(_GRAPH_OUTPUT, _value(*item)) for item in outputs.items())
+        graph += values(_GRAPH_INPUT, inputs) + values(_GRAPH_OUTPUT, outputs)
         return (
             _field(_MODEL_IR_VERSION, _IR_VERSION)
             + _field(_MODEL_OPSET, _field(_OPSET_VERSION, OPSET))
@@ -115,13 +130,13 @@ def _tensor(name: str, tensor: memoryview, found: dict[str, Float32Array]) -> No
         found[name] = np.frombuffer(raw, "<f4").reshape(shape)
 
 
-def _value(name: str, shape: Sequence[int | str]) -> bytes:
-    """ValueInfoProto of a float32 tensor."""
+def _value(name: str, shape: Sequence[int | str], element: int) -> bytes:
+    """ValueInfoProto of a tensor."""
     dims = b""
     for size in shape:
         dim = _field(_DIM_VALUE if isinstance(size, int) else _DIM_NAME, size)
         dims += _field(_SHAPE_DIM, dim)
-    tensor = _field(_TENSOR_ELEMENT, _FLOAT) + _field(_TENSOR_SHAPE, dims)
+    tensor = _field(_TENSOR_ELEMENT, element) + _field(_TENSOR_SHAPE, dims)
     return _field(_VALUE_NAME, name) + _field(_VALUE_TYPE, _field(_TYPE_TENSOR, tensor))
 
 

