@@ -20,7 +20,7 @@ PEERS := .venv-peers
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-peers test-audio test-oldest soak wheel demo-recording clean
+.PHONY: help demo test lint format bench bench-peers test-audio test-system test-oldest soak wheel demo-recording clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' \
@@ -60,7 +60,7 @@ format: $(DEVELOPMENT)  ## put the code into its standard form
 	$(BIN)/ruff format .
 
 test: lint  ## lint and every test (PYTEST_ARGS="-k name" to choose)
-	$(BIN)/python -m pytest -m 'not audio_device' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m 'not audio_device and not system' $(PYTEST_ARGS)
 
 test-oldest: | $(BIN)/python  ## the core tests on the oldest supported packages
 	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
@@ -68,11 +68,14 @@ test-oldest: | $(BIN)/python  ## the core tests on the oldest supported packages
 	@$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint tests/constraints-oldest.txt \
 		--editable '.[cpu]' pytest pytest-timeout hypothesis jsonschema
-	$(OLDEST)/bin/python -m pytest -m 'not slow and not audio_device' --ignore tests/trainer \
+	$(OLDEST)/bin/python -m pytest -m 'not slow and not audio_device and not system' --ignore tests/trainer \
 		$(PYTEST_ARGS)
 
 test-audio: $(DEVELOPMENT)  ## a microphone that is real to PortAudio, made by PulseAudio
 	tests/audio_device/run $(BIN)/python $(PYTEST_ARGS)
+
+test-system: $(DEVELOPMENT)  ## the units under a booted systemd (root; 3 minutes)
+	tests/system/run $(BIN)/python $(PYTEST_ARGS)
 
 soak: $(DEVELOPMENT)  ## a day of audio through one daemon, as fast as it goes (HOURS=24)
 	SERD_SOAK=$(HOURS) $(BIN)/python -m pytest -s tests/soak $(PYTEST_ARGS)

@@ -1,9 +1,10 @@
 """The command line: what every command has in common, and the way out of it.
 
 Exit statuses follow sysexits.h: 0 success, 64 usage, 65 unusable data or model, 66 unreadable
-input, 69 something needed is not there, 70 internal error, 71 a socket cannot be bound, 74 input
-or output failed, 75 a measurement without a result, 78 configuration; besides, 1 for a bench that
-did not hold, 130 after Ctrl-C, 141 when the reader of the output has gone.
+input, 69 something needed is not there, 70 internal error, 71 a socket cannot be bound, 73 the
+journal cannot be used, 74 input or output failed, 75 a measurement without a result, 78
+configuration; besides, 1 for a bench that did not hold, 130 after Ctrl-C, 141 when the reader of
+the output has gone.
 """
 
 from __future__ import annotations
@@ -18,7 +19,22 @@ from typing import Any, NoReturn
 import click
 
 import serd
-from serd.commands import bench, check_config, demo, devices, listen, models, replay, run, send
+from serd.commands import (
+    audit,
+    bench,
+    check_config,
+    demo,
+    devices,
+    doctor,
+    events,
+    keygen,
+    listen,
+    models,
+    replay,
+    run,
+    send,
+    status,
+)
 from serd.errors import SerdError
 
 _INTERRUPTED = 128 + signal.SIGINT
@@ -83,10 +99,15 @@ for _command in (
     replay.command,
     send.command,
     listen.command,
+    events.command,
     demo.command,
     bench.command,
+    status.command,
+    doctor.command,
     check_config.command,
+    keygen.command,
     models.command,
+    audit.command,
     devices.command,
 ):
     cli.add_command(_command)

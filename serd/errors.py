@@ -2,13 +2,13 @@
 
     SerdError
     ├── MessageError        radius message: one tap message is dropped, nothing else is touched
-    ├── StreamError         radius stream: one stream is refused or closed
     ├── SourceError         radius source: one source is down and tries again, the others go on
     └── DaemonError         radius daemon: the process refuses to start or stops
         ├── ConfigError     exit 78 (EX_CONFIG)
         ├── ModelError      exit 65 (EX_DATAERR): model or manifest refused
         ├── DeviceError     exit 69 (EX_UNAVAILABLE): the asked-for accelerator is not there
         ├── BindError       exit 71 (EX_OSERR): a socket cannot be bound
+        ├── JournalError    exit 73 (EX_CANTCREAT): the journal is another's, or no journal
         └── InputError      exit 66 (EX_NOINPUT): a file the user named cannot be read
 
 The code is a short snake_case word (``bad_magic``, ``unknown_key``): logs, counters and tests
@@ -26,7 +26,6 @@ class BlastRadius(StrEnum):
     """How much of the daemon an error may take down."""
 
     MESSAGE = "message"
-    STREAM = "stream"
     SOURCE = "source"
     DAEMON = "daemon"
 
@@ -55,13 +54,6 @@ class MessageError(SerdError):
     """One message is malformed; it is dropped and counted under its code."""
 
     radius = BlastRadius.MESSAGE
-    exit_code = os.EX_DATAERR
-
-
-class StreamError(SerdError):
-    """One stream cannot be taken or kept."""
-
-    radius = BlastRadius.STREAM
     exit_code = os.EX_DATAERR
 
 
@@ -98,6 +90,12 @@ class BindError(DaemonError):
     """A socket cannot be bound or connected."""
 
     exit_code = os.EX_OSERR
+
+
+class JournalError(DaemonError):
+    """The journal of events belongs to another daemon, or the file is none."""
+
+    exit_code = os.EX_CANTCREAT
 
 
 class InputError(DaemonError):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import sys
 import threading
-from pathlib import Path
 
 _KERNEL_LIMIT_BYTES = 15
+_PR_SET_NAME = 15
 _SWITCH_INTERVAL_S = 0.0005
 
 
@@ -20,14 +22,25 @@ def name_thread(name: str) -> None:
 
     Notes
     -----
-    Up to 3.13 Python keeps the names of its threads to itself. Where the kernel offers no such
-    file (see proc_pid_comm(5)), nothing happens: a name is a convenience.
+    Up to 3.13 Python keeps the names of its threads to itself. By prctl(2) and not by the file in
+    /proc, which belongs to root where a process may not be dumped.
     """
     cut = name.encode()[:_KERNEL_LIMIT_BYTES].decode(errors="ignore")
-    try:
-        Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text(cut)
-    except OSError:
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, cut.encode(), 0, 0, 0)
+
+
+def leave_hung_behind(status: int) -> None:
+    """End the process at once, if a thread of serd's has not ended; otherwise do nothing.
+
+    To be called when everything was stopped. A thread that still lives hangs in native code, as in
+    a model, and the interpreter's orderly end would pull the ground from under that code: the
+    process would abort, and its exit status would say nothing.
+    """
+    if not any(thread.name.startswith("serd-") for thread in threading.enumerate()):
         return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def hand_over_sooner() -> None:

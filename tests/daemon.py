@@ -58,6 +58,11 @@ class RunningDaemon:
         return list(self.wait_ready()["sources"][source])
 
     @property
+    def http(self) -> str:
+        """Where it serves metrics and health."""
+        return str(self.wait_ready()["metrics"])
+
+    @property
     def events(self) -> str:
         return str(self.wait_ready()["publish"][0])
 
@@ -107,6 +112,8 @@ def running_daemon(
     path = folder / f"serd-{time.monotonic_ns()}.toml"
     path.write_text(config)
     command = [sys.executable, "-m", "serd", "run", "--config", str(path)]
+    if "[metrics]" not in config:
+        overrides = ("metrics.bind=127.0.0.1:0", *overrides)
     for override in ("logging.format=json", *overrides):
         command += ["--set", override]
     process = subprocess.Popen(

@@ -45,11 +45,6 @@ def test_the_process_keeps_its_own_name() -> None:
     assert Path("/proc/self/comm").read_text() == before
 
 
-def test_without_proc_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threading, "get_native_id", lambda: 2**40)
-    name_thread("serd-publish")
-
-
 def test_threads_wait_less_for_the_interpreter_lock() -> None:
     before = sys.getswitchinterval()
     try:

@@ -66,18 +66,6 @@ class RingRows:
         self.written[row] = written + count
         return count
 
-    def write_zeros(self, row: int, count: int) -> int:
-        """Append silence to a row; returns how many samples fitted."""
-        written = int(self.written[row])
-        count = min(count, self.capacity - written + int(self.released[row]))
-        at = written % self.capacity
-        first = min(count, self.capacity - at)
-        ring = self.samples[row]
-        ring[at : at + first] = 0
-        ring[: count - first] = 0
-        self.written[row] = written + count
-        return count
-
     def scatter(self, rows: Int64Array, starts: Int64Array, samples: Int16Array) -> None:
         """Put samples at ``[starts[i], starts[i] + n)`` of ``rows[i]``, for all ``i`` at once.
 

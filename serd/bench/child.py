@@ -123,6 +123,7 @@ def child_daemon(
         f"publish.bind={_ANY_PORT}",
         f"publish.replay_bind={_ANY_PORT}",
         "logging.format=json",
+        "metrics.bind=127.0.0.1:0",
     ):
         command += ["--set", override]
     process = subprocess.Popen(

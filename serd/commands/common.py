@@ -64,7 +64,8 @@ def config_options(command: Callable[P, R]) -> Callable[P, R]:
         metavar="KEY=VALUE",
         multiple=True,
         help="Lay one key over the configuration, as in segment.hop_s=0.5 or"
-        " sources.0.bind=tcp://*:5550. Values are TOML; plain text needs no quotes. Repeatable.",
+        " sources.0.bind=tcp://127.0.0.1:6000. Values are TOML; plain text needs no quotes."
+        " Repeatable.",
     )(command)
     return click.option(
         "--config",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 from rich.text import Text
 
 from serd.client import Missed, Restarted, Subscriber
 from serd.commands.common import output
+from serd.commands.link import link, link_options
 from serd.commands.render import HEADING, line
 from serd.protocol.events import encode
 
@@ -32,9 +34,16 @@ from serd.protocol.events import encode
     help="The daemon's replay socket: begin with the newest events of the open streams,"
     " and fetch what was missed.",
 )
+@link_options
 @click.option("--count", metavar="N", type=click.IntRange(1), help="End after N events.")
 def command(
-    endpoint: str, topics: Sequence[str], as_json: bool, replay: str | None, count: int | None
+    endpoint: str,
+    topics: Sequence[str],
+    as_json: bool,
+    replay: str | None,
+    key_path: Path | None,
+    peer_key: str | None,
+    count: int | None,
 ) -> None:
     """Show what a daemon publishes, as it comes. ENDPOINT is tcp://127.0.0.1:5556 by default.
 
@@ -45,6 +54,7 @@ def command(
     Examples:
       serd listen
       serd listen tcp://10.0.0.5:5556 --topic emotion. --topic utterance.
+      serd listen tcp://10.0.0.5:5556 --key me.secret --peer-key KEY
       serd listen --json --topic utterance. | jq -r '[.stream, .label] | @tsv'
     """
     notes, events = output(stderr=True), output()
@@ -54,7 +64,11 @@ def command(
         events.print(HEADING)
     seen = 0
     with Subscriber(
-        endpoint, topics or ("",), replay=replay, last_values=replay is not None
+        endpoint,
+        topics or ("",),
+        replay=replay,
+        last_values=replay is not None,
+        curve=link(key_path, peer_key),
     ) as items:
         for item in items:
             if isinstance(item, Missed | Restarted):

@@ -12,11 +12,13 @@ from typing import Any, Literal
 import numpy as np
 import soundfile
 import zmq
+from zmq.auth.thread import ThreadAuthenticator
 
 from serd.audio.pcm import encode
 from serd.audio.resample import StreamResampler
 from serd.clock import Clock, SystemClock
 from serd.commands.common import PeerError
+from serd.curve import Door, Link
 from serd.errors import BindError, InputError, MessageError, SourceError
 from serd.protocol.tap import (
     MAX_CHANNELS,
@@ -180,7 +182,12 @@ def play(
 
 @contextmanager
 def tap_socket(
-    endpoint: str, kind: Literal["PUSH", "PUB"] = "PUSH", *, bind: bool = False, wait_s: float = 10
+    endpoint: str,
+    kind: Literal["PUSH", "PUB"] = "PUSH",
+    *,
+    bind: bool = False,
+    wait_s: float = 10,
+    curve: Link | None = None,
 ) -> Iterator[Send]:
     """A socket that sends tap messages; on leaving, waits until all have been sent.
 
@@ -190,6 +197,8 @@ def tap_socket(
         ``PUSH`` waits when the receiver is behind; ``PUB`` drops.
     wait_s
         Longest wait for a receiver to be there, to take a message, and to take the last ones.
+    curve
+        Own keys and the receiver's; with `bind` no other receiver is let in.
 
     Raises
     ------
@@ -199,6 +208,8 @@ def tap_socket(
         Nobody was there in time, or nobody takes messages any more.
     """
     context = zmq.Context()
+    # A receiver that connects is held to its key by a handler of its own.
+    gate = _gate(context, curve) if bind and curve is not None else None
     # XPUB sends as PUB does and also tells when somebody subscribes, without which the first
     # messages would be lost while the connection is made.
     socket = context.socket(zmq.PUSH if kind == "PUSH" else zmq.XPUB)
@@ -209,6 +220,10 @@ def tap_socket(
     nobody = PeerError("no_receiver", f"{endpoint}: nobody took the audio within {wait_s:g} s")
     try:
         try:
+            if curve is not None and not bind:
+                curve.reach(socket)
+            elif curve is not None:
+                Door(curve.keys).serve(socket, "send")
             (socket.bind if bind else socket.connect)(endpoint)
         except zmq.ZMQError as error:
             raise BindError("bind_failed", f"{endpoint}: {error.strerror}") from error
@@ -228,4 +243,24 @@ def tap_socket(
         raise
     finally:
         socket.close()
+        if gate is not None:
+            gate.stop()
         context.term()
+
+
+def _gate(context: zmq.Context[zmq.Socket[bytes]], curve: Link) -> ThreadAuthenticator:
+    """Lets in the one receiver whose key was given."""
+    gate = ThreadAuthenticator(context)
+    gate.start()
+    gate.configure_curve_callback("*", _OnlyKey(curve.peer_key))
+    return gate
+
+
+class _OnlyKey:
+    """Answers for the authenticator of pyzmq."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key.encode()
+
+    def callback(self, _domain: str, key: bytes) -> bool:
+        return key == self._key

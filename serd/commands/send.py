@@ -10,6 +10,7 @@ from rich.progress import BarColumn as Bar
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
 from serd.commands.common import output
+from serd.commands.link import link, link_options
 from serd.commands.playing import Recording, play, tap_socket
 from serd.errors import InputError, MessageError
 from serd.protocol.tap import Metadata
@@ -106,6 +107,7 @@ def _labels(
     callback=_labels,
     help="Copied into the events of the stream. Repeatable.",
 )
+@link_options
 @click.option(
     "--wait",
     "wait_s",
@@ -128,6 +130,8 @@ def command(
     roles: tuple[str, ...],
     call_id: str | None,
     labels: dict[str, str],
+    key_path: Path | None,
+    peer_key: str | None,
     wait_s: float,
 ) -> None:
     """Play a recording into a running daemon, as a call-centre tap would.
@@ -168,7 +172,8 @@ def command(
         disable=not console.is_terminal,
     )
     try:
-        with tap_socket(endpoint, kind, bind=bind, wait_s=wait_s) as send, bar:
+        curve = link(key_path, peer_key)
+        with tap_socket(endpoint, kind, bind=bind, wait_s=wait_s, curve=curve) as send, bar:
             task = bar.add_task("", total=recording.duration_s)
             played = play(
                 recording,

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from serd.config.exposure import security_conflicts
 from serd.config.schema import Config, ZmqSourceConfig
 
 
@@ -63,6 +64,8 @@ def conflicts(config: Config) -> Iterator[Conflict]:
         )
     yield from _source_conflicts(config)
     yield from _endpoint_conflicts(config)
+    for paths, text in security_conflicts(config):
+        yield Conflict(paths, text)
 
 
 def _source_conflicts(config: Config) -> Iterator[Conflict]:

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from serd.config.schema import SOURCE_MODELS, Config
+from serd.config.schema import SOURCE_MODELS, Config, PeerConfig
 
 # Suffix → (what it is called, how many of the base unit of its kind). Longest suffixes first.
 _UNITS: Mapping[str, tuple[str, str, float]] = {
@@ -62,7 +62,7 @@ def key_path(location: Iterable[int | str]) -> tuple[int | str, ...]:
     if len(parts) > 2 and parts[0] == "sources" and parts[2] in SOURCE_MODELS:
         parts = parts[:2] + parts[3:]
     # What is left are keys and list positions: drop the tags of `Text | Integer | None`.
-    depth = 3 if parts[:1] == ("sources",) else 2
+    depth = 3 if parts[:1] == ("sources",) else 4 if parts[:2] == ("security", "peers") else 2
     return parts[:depth] + tuple(part for part in parts[depth:] if isinstance(part, int))
 
 
@@ -121,6 +121,8 @@ def _valid_keys(path: tuple[int | str, ...], location: tuple[int | str, ...]) ->
         return list(Config.model_fields)
     if path[0] == "sources":
         return list(SOURCE_MODELS[str(location[2])].model_fields)
+    if path[:2] == ("security", "peers"):
+        return list(PeerConfig.model_fields)
     section = Config.model_fields[str(path[0])].default
     return list(type(section).model_fields)
 

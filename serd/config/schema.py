@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field
 
+from serd.curve import Right, is_key
 from serd.types import Role
 
 # Strict, because "5" or true where a number belongs is a mistake worth telling.
@@ -57,9 +58,20 @@ ConnectEndpoints = Annotated[
 ]
 Topics = Annotated[tuple[Annotated[str, Field(strict=True)], ...], BeforeValidator(_listed)]
 Roles = Annotated[tuple[Role, ...], BeforeValidator(_listed)]
+StreamPrefixes = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
 SampleRate = Annotated[int, Field(strict=True, ge=8000, le=48000)]
 StreamId = Annotated[Text, AfterValidator(_stream_id)]
 PortAudioChannel = Annotated[int, Field(strict=True, ge=1, le=64)]
+
+
+def _key(value: str) -> str:
+    if not is_key(value):
+        raise ValueError("must be a public key of 40 characters, as serd keygen prints it")
+    return value
+
+
+PublicKey = Annotated[Text, AfterValidator(_key)]
+PublicKeys = Annotated[tuple[PublicKey, ...], BeforeValidator(_listed)]
 
 
 class Section(BaseModel):
@@ -74,6 +86,7 @@ class DaemonSection(Section):
     name: Text = "serd"
     drain_timeout_s: Annotated[Number, Field(ge=0.1, le=600)] = 10.0
     heartbeat_s: Annotated[Number, Field(ge=0.1, le=3600)] = 5.0
+    control: Annotated[str, Field(strict=True)] = "auto"
 
 
 class ZmqSourceConfig(Section):
@@ -85,8 +98,10 @@ class ZmqSourceConfig(Section):
     bind: BindEndpoints = ()
     connect: ConnectEndpoints = ()
     subscribe: Topics = ("",)
+    server_keys: PublicKeys = ()
     receive_hwm: Annotated[Integer, Field(ge=1, le=10_000_000)] = 10_000
     roles: Annotated[Roles, Field(max_length=8)] = ()
+    consent: Flag = False
 
 
 class MicrophoneSourceConfig(Section):
@@ -99,6 +114,7 @@ class MicrophoneSourceConfig(Section):
     sample_rate_hz: SampleRate | None = None
     channels: Annotated[tuple[PortAudioChannel, ...], Field(min_length=1, max_length=8)] = (1,)
     roles: Annotated[Roles, Field(max_length=8)] = ()
+    consent: Flag = False
     block_ms: Annotated[Integer, Field(ge=2, le=500)] = 20
     retry_s: Annotated[Number, Field(ge=0.1, le=3600)] = 1.0
 
@@ -112,6 +128,7 @@ class FileSourceConfig(Section):
     stream: StreamId | None = None
     realtime: Flag = True
     roles: Annotated[Roles, Field(max_length=8)] = ()
+    consent: Flag = False
 
 
 SourceConfig = Annotated[
@@ -125,7 +142,9 @@ class StreamsSection(Section):
     max_streams: Annotated[Integer, Field(ge=1, le=100_000)] = 4000
     idle_timeout_s: Annotated[Number, Field(ge=0.1, le=86_400)] = 30.0
     reorder_messages: Annotated[Integer, Field(ge=0, le=1024)] = 8
-    refuse_roles: Roles = (Role.AGENT,)
+    refuse_roles: Roles = (Role.AGENT, Role.MIXED)
+    allow_mixed: StreamPrefixes = ()
+    require_consent: Flag = False
     max_fill_ms: Annotated[Integer, Field(ge=0, le=60_000)] = 500
     backlog_s: Annotated[Number, Field(ge=0.5, le=60)] = 2.0
     max_lag_ms: Annotated[Integer, Field(ge=50, le=60_000)] = 110
@@ -137,6 +156,7 @@ class VadSection(Section):
     detector: Literal["auto", "serd-vad", "silero", "energy"] = "auto"
     onset_threshold: Annotated[Number, Field(gt=0, lt=1)] = 0.5
     offset_threshold: Annotated[Number, Field(gt=0, lt=1)] = 0.35
+    device: Literal["auto", "cpu"] = "auto"
     threads: Annotated[Integer, Field(ge=1, le=64)] = 1
 
 
@@ -155,12 +175,15 @@ class InferenceSection(Section):
     """The emotion model and where it runs."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "tf32"] = "float32"
     model: Text = "serd-crnn"
     workers: Annotated[Integer, Field(ge=0, le=64)] = 0
     threads: Annotated[Integer, Field(ge=1, le=64)] = 1
     max_batch: Annotated[Integer, Field(ge=1, le=256)] = 32
     max_wait_ms: Annotated[Number, Field(ge=0, le=1000)] = 1.0
     queue_segments: Annotated[Integer, Field(ge=1, le=100_000)] = 256
+    shadow: Annotated[str, Field(strict=True)] = ""
+    load_timeout_s: Annotated[Number, Field(ge=0.1, le=3600)] = 30.0
 
 
 class PublishSection(Section):
@@ -171,6 +194,67 @@ class PublishSection(Section):
     # ZeroMQ reads a high-water mark of 0 as "no limit", and no queue here is without one.
     send_hwm: Annotated[Integer, Field(ge=1, le=10_000_000)] = 100_000
     keep_events: Annotated[Integer, Field(ge=1, le=10_000_000)] = 100_000
+
+
+class JournalSection(Section):
+    """Events on disk, so that they can be asked for again after a restart."""
+
+    path: Annotated[str, Field(strict=True)] = "auto"
+    ttl_h: Annotated[Number, Field(gt=0, le=87_600)] = 72.0
+    max_mib: Annotated[Number, Field(ge=1, le=1_048_576)] = 1024.0
+    synchronous: Literal["normal", "full"] = "normal"
+    max_wait_ms: Annotated[Number, Field(ge=1, le=60_000)] = 200.0
+
+
+def _http_address(value: str) -> str:
+    match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:\s]+):(?P<port>\d{1,5})", value)
+    if value and (not match or int(match["port"]) > 65535):
+        raise ValueError(
+            "must look like HOST:PORT, an IPv6 address in brackets, or be empty for none"
+        )
+    return value
+
+
+class MetricsSection(Section):
+    """Metrics and health over HTTP."""
+
+    bind: Annotated[str, Field(strict=True), AfterValidator(_http_address)] = "127.0.0.1:9464"
+
+
+class PeerConfig(Section):
+    """Somebody who may use the sockets of the daemon, known by a key."""
+
+    name: Annotated[Text, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+    public_key: PublicKey
+    may: Annotated[tuple[Right, ...], BeforeValidator(_listed), Field(min_length=1)]
+
+
+class SecuritySection(Section):
+    """Who is let in, and how it is known who that is."""
+
+    curve: Flag = False
+    secret_key: Text = "serd.secret"
+    allow_plaintext: Flag = False
+    peers: tuple[PeerConfig, ...] = ()
+
+
+class LimitsSection(Section):
+    """What one peer may use up. 0 is no limit where 0 is allowed."""
+
+    connections: Annotated[Integer, Field(ge=1, le=1_000_000)] = 10_000
+    peer_connections: Annotated[Integer, Field(ge=1, le=1_000_000)] = 1000
+    peer_streams: Annotated[Integer, Field(ge=0, le=100_000)] = 0
+    peer_messages_s: Annotated[Integer, Field(ge=0, le=10_000_000)] = 0
+    peer_bytes_s: Annotated[Integer, Field(ge=0, le=10_000_000_000)] = 0
+    peer_subscriptions: Annotated[Integer, Field(ge=1, le=1_000_000)] = 10_000
+    peer_replays_s: Annotated[Integer, Field(ge=0, le=1_000_000)] = 500
+
+
+class AuditSection(Section):
+    """The append-only log of who did what with the daemon."""
+
+    path: Annotated[str, Field(strict=True)] = "auto"
+    max_mib: Annotated[Integer, Field(ge=1, le=1024)] = 64
 
 
 class LoggingSection(Section):
@@ -194,6 +278,11 @@ class Config(Section):
     segment: SegmentSection = SegmentSection()
     inference: InferenceSection = InferenceSection()
     publish: PublishSection = PublishSection()
+    journal: JournalSection = JournalSection()
+    metrics: MetricsSection = MetricsSection()
+    security: SecuritySection = SecuritySection()
+    limits: LimitsSection = LimitsSection()
+    audit: AuditSection = AuditSection()
     logging: LoggingSection = LoggingSection()
 
 

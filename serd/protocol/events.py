@@ -138,6 +138,35 @@ class EmotionEvent(_OfStream, kw_only=True, tag="emotion"):
     latency_ms: Annotated[SegmentLatency, Meta(description="milliseconds")]
 
 
+class ShadowEvent(_Common, kw_only=True, tag="shadow"):
+    """What a model on trial made of one segment. Takes no place in the count of its stream."""
+
+    stream: Annotated[str, Meta(description="stream id; channel k of several is ID/k")]
+    call_id: Annotated[str | None, Meta(description="from the tap's metadata")] = None
+    role: Annotated[Role, Meta(description="who speaks on the channel")] = Role.UNKNOWN
+    labels: Annotated[dict[str, str], Meta(description="from the tap's metadata")] = {}
+    utterance: Annotated[int, Meta(ge=0, description="number of the utterance in its stream")]
+    index: Annotated[int, Meta(ge=0, description="number of the segment in its utterance")]
+    last: Annotated[bool, Meta(description="last segment of its utterance")]
+    padded: Annotated[bool, Meta(description="shorter than the model's window")]
+    start_s: Seconds
+    end_s: Seconds
+    start_sample: Position
+    end_sample: Position
+    sample_rate_hz: RateHz
+    captured_at: AtEnd
+    label: Annotated[str, Meta(description="label with the highest score")]
+    confidence: Annotated[float, Meta(ge=0, le=1, description="score of the label, 0 to 1")]
+    scores: Annotated[
+        dict[str, float], Meta(description="calibrated probability of each label, sum 1")
+    ]
+    abstained: Annotated[
+        bool, Meta(description="the confidence is below what the model asks for a decision")
+    ]
+    model: Annotated[str, Meta(description="name, version and hash of the model on trial")]
+    latency_ms: Annotated[SegmentLatency, Meta(description="milliseconds")]
+
+
 class UtteranceLatency(Struct, kw_only=True):
     """Where the time of an utterance went."""
 
@@ -158,7 +187,10 @@ class UtteranceEvent(_OfStream, kw_only=True, tag="utterance"):
     sample_rate_hz: RateHz
     captured_at: AtEnd
     reason: Annotated[str, Meta(description="why the utterance ended")]
-    segments: Annotated[int, Meta(ge=0, description="segments that the result rests on")]
+    segments: Annotated[
+        int,
+        Meta(ge=0, description="segments that the result rests on: those judged by this model"),
+    ]
     segments_lost: Annotated[int, Meta(ge=0, description="segments that were never judged")]
     label: Annotated[
         str | None, Meta(description="label with the highest score; null without any segment")
@@ -219,7 +251,7 @@ class DaemonEvent(_Common, kw_only=True, tag="daemon"):
 
 
 Event: TypeAlias = (
-    StreamEvent | SpeechEvent | EmotionEvent | UtteranceEvent | GapEvent | DaemonEvent
+    StreamEvent | SpeechEvent | EmotionEvent | UtteranceEvent | GapEvent | ShadowEvent | DaemonEvent
 )
 
 EVENT_TYPES: dict[str, type[Event]] = {
@@ -228,6 +260,7 @@ EVENT_TYPES: dict[str, type[Event]] = {
     "emotion": EmotionEvent,
     "utterance": UtteranceEvent,
     "gap": GapEvent,
+    "shadow": ShadowEvent,
     "daemon": DaemonEvent,
 }
 

@@ -17,6 +17,10 @@ from serd.errors import MessageError
 MAX_LIMIT: Final = 1000
 """Most events that one request brings, whatever it asks for."""
 MAX_TOPIC: Final = 400
+_MAX_ERROR: Final = 200
+JOURNALLED_FROM: Final = 1 << 40
+"""Cursors of a daemon with a journal are at least this, and go on from run to run; without one they
+begin at 1 in every run."""
 
 EVENT: Final = b"event"
 DONE: Final = b"done"
@@ -40,11 +44,13 @@ class ReplayRequest(Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
     last: bool = False
 
 
-class ReplayDone(Struct, kw_only=True, frozen=True):
+class ReplayDone(Struct, kw_only=True, frozen=True, omit_defaults=True):
     """End of the answer to a request.
 
     `after` is what to ask with next if `more` is set. `expired` counts the events, of any topic,
-    that came after the asked cursor and are no longer kept.
+    that came after the asked cursor and are no longer kept. With a journal `began` is the cursor
+    before which it knows nothing, and `gaps` has the first and last cursors of events, after the
+    asked one and up to `after`, that were published and are not kept.
     """
 
     run_id: str
@@ -53,6 +59,8 @@ class ReplayDone(Struct, kw_only=True, frozen=True):
     oldest: int
     newest: int
     expired: int
+    began: int = 0
+    gaps: tuple[tuple[int, int], ...] = ()
 
 
 class ReplayError(Struct, kw_only=True, frozen=True):
@@ -110,7 +118,8 @@ def decode_request(parts: Sequence[bytes]) -> ReplayRequest:
     try:
         return _request_decoder.decode(parts[0])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise MessageError("bad_request", f"request: {error}") from None
+        # Names of the request's own are in it, of any length.
+        raise MessageError("bad_request", f"request: {str(error)[:_MAX_ERROR]}") from None
 
 
 def encode_reply(reply: StoredEvent | ReplayDone | ReplayError) -> list[bytes]:

@@ -8,10 +8,8 @@ finish, events leave.
 from __future__ import annotations
 
 import os
-import signal
-import threading
+import time
 from collections.abc import Callable
-from types import FrameType
 from typing import Literal
 
 import structlog
@@ -23,13 +21,26 @@ from serd.clock import Clock, SystemClock
 from serd.config.schema import Config
 from serd.errors import SerdError
 from serd.protocol.events import DaemonEvent, Event
+from serd.pulse import Pulse
 from serd.runtime import collector
+from serd.runtime.journalling import make_ring, open_journal
+from serd.runtime.live import declare_live
+from serd.runtime.mainloop import MainLoop
+from serd.runtime.models import Models
+from serd.runtime.monitor import Monitor
+from serd.runtime.operator import open_control, serve
 from serd.runtime.pipeline import Pipeline
+from serd.runtime.reload import Reloaded, Reloader
+from serd.runtime.secrecy import forbid_core_dumps
+from serd.runtime.security import Security
 from serd.runtime.sources import make_sources
 from serd.runtime.systemd import Notifier
+from serd.runtime.watchdog import Watchdog, patience_s
+from serd.runtime.witness import Witness
+from serd.sinks.journal.writer import Journal
 from serd.sinks.publisher import Publisher, PublisherOptions
-from serd.sinks.ring import EventRing
 from serd.sinks.stamper import new_run_id
+from serd.sinks.subscribers import SubscriberLimits
 from serd.sources.zmq import ZmqSource
 from serd.threads import hand_over_sooner
 
@@ -38,6 +49,8 @@ _log = structlog.get_logger(__name__)
 # Events between the stages and the publisher. A full channel makes the stages wait, which fills
 # the inference queue, which has a policy of its own.
 _EVENT_CHANNEL = 10_000
+# Events that wait to be published, beyond which those of a shadow model are left out.
+_CROWDED = _EVENT_CHANNEL // 10
 
 State = Literal["ready", "heartbeat", "draining", "stopped"]
 
@@ -53,6 +66,15 @@ class Daemon:
         Driven by tests.
     notifier
         Tells the service manager; the environment's by default.
+    reread
+        Reads the configuration anew for `reload`; `config` itself by default.
+
+    Attributes
+    ----------
+    pulse
+        Which stages move.
+    reloader
+        Keeps the configuration in force; parts declare there which keys they can take under way.
 
     Examples
     --------
@@ -65,21 +87,36 @@ class Daemon:
     """
 
     def __init__(
-        self, config: Config, clock: Clock | None = None, notifier: Notifier | None = None
+        self,
+        config: Config,
+        clock: Clock | None = None,
+        notifier: Notifier | None = None,
+        reread: Callable[[], Config] | None = None,
     ) -> None:
-        self._config = config
+        self.reloader = Reloader(config, reread or (lambda: config))
         self._clock = clock or SystemClock()
         self._notifier = notifier or Notifier()
+        self.pulse = Pulse(patience_s(self._notifier))
         self._started_ns = self._clock.monotonic_ns()
-        self._wanted_stop = threading.Event()
+        self._watchdog = Watchdog(self.pulse, self._notifier)
+        self._last_reload = Reloaded()
+        self._stuck: tuple[str, ...] = ()
+        self._loop = MainLoop()
         self._failure: BaseException | None = None
         self._told_malformed: dict[str, int] = {}
         self._undo: list[Callable[[], object]] = []
         self._pipeline: Pipeline | None = None
         self._publisher: Publisher | None = None
+        self.journal: Journal | None = None
         self._sources_zmq: list[ZmqSource] = []
         self.run_id = new_run_id()
+        self._monitor = Monitor(config, self.run_id, self._clock, self.pulse)
+        self.witness = Witness(config, self.run_id, self._clock)
         self.drained = True
+
+    @property
+    def _config(self) -> Config:
+        return self.reloader.config
 
     def start(self) -> None:
         """Build and start everything; returns when ready.
@@ -89,7 +126,7 @@ class Daemon:
         SerdError
             What stands in the way; nothing is left running.
         """
-        self._notifier.notify(STATUS="starting")
+        self._notifier.notify(STATUS=f"starting, loading {self._config.inference.model}")
         try:
             self._start()
         except BaseException:
@@ -98,15 +135,37 @@ class Daemon:
 
     def _start(self) -> None:
         config = self._config
+        # First, because it is what a second daemon by mistake is refused for.
+        journal = self.journal = open_journal(config, self._clock, self.run_id)
+        if journal is not None:
+            self._undo.append(lambda: journal.close(self._config.daemon.drain_timeout_s))
+        self.witness.start()
+        self._undo.append(self.witness.log.stop)
+        self._monitor.start()
+        self._undo.append(self._monitor.stop)
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._undo.append(context.term)
         waker = Waker()
         self._undo.append(waker.close)
         self._events: Channel[Event] = Channel("events", _EVENT_CHANNEL, Overflow.BLOCK, waker)
-        sources = make_sources(config, context, self._clock)
+        security = Security(config, context, self._clock)
+        security.start()
+        # After every socket that it watches.
+        self._undo.append(security.stop)
+        self._security = security
+        sources = make_sources(config, context, self._clock, security.door)
         self._sources_zmq = [source for source in sources if isinstance(source, ZmqSource)]
+        control = open_control(config)
+        if control is not None:
+            self._undo.append(control.stop)
         pipeline = Pipeline(
-            config, sources, self._put, self._clock, self._all_finished, self._failed
+            config,
+            sources,
+            self._put,
+            self._clock,
+            self._all_finished,
+            self._failed,
+            self.pulse,
         )
         publish = config.publish
         publisher = Publisher(
@@ -114,18 +173,35 @@ class Daemon:
                 bind=publish.bind,
                 replay_bind=publish.replay_bind,
                 send_hwm=publish.send_hwm,
+                max_wait_ms=config.journal.max_wait_ms,
             ),
             self._events,
             waker,
             self._clock,
             self.run_id,
-            EventRing(publish.keep_events),
+            make_ring(config, journal),
             context,
+            self.pulse,
+            security.door,
+            SubscriberLimits(config.limits.peer_subscriptions, config.limits.peer_replays_s),
+            journal,
         )
+        publisher.on_subscription = self.witness.subscription
         publisher.start()
-        self._undo.append(lambda: publisher.stop(config.daemon.drain_timeout_s))
+        self._undo.append(lambda: publisher.stop(self._config.daemon.drain_timeout_s))
         self._publisher, self._pipeline = publisher, pipeline
         pipeline.start()
+        self._models = Models(
+            config, pipeline, self._put, self._clock, lambda: len(self._events) > _CROWDED
+        )
+        self._models.waiting = self._watchdog.feed
+        self._undo.append(self._models.stop)
+        self._models.start()
+        if control is not None:
+            serve(control, self._models, self.counts)
+        self._monitor.ready(pipeline, publisher, self._events, self.counts)
+        declare_live(self.reloader, pipeline, publisher, security, self._models)
+        self.witness.started(pipeline)
         self._tell("ready")
         _log.info(
             "ready",
@@ -139,6 +215,7 @@ class Daemon:
             sources=self.source_endpoints,
             publish=list(self.endpoints),
             replay=list(self.replay_endpoints),
+            metrics=self._monitor.url,
         )
         if config.vad.detector == "auto" and pipeline.vad_name != "silero":
             _log.warning(
@@ -168,13 +245,15 @@ class Daemon:
     def run(self) -> int:
         """Start, serve until SIGTERM or SIGINT, drain, and return the exit status.
 
+        SIGHUP reads the configuration anew, see `reload`.
+
         Raises
         ------
         SerdError
             The daemon cannot start.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        forbid_core_dumps()
+        self._loop.listen(self.reload)
         self.start()
         # Here and not in start(): both concern the whole process.
         collector.settle()
@@ -185,22 +264,25 @@ class Daemon:
             return self._failure.exit_code
         return os.EX_OK if self._failure is None else os.EX_SOFTWARE
 
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self._wanted_stop.set()
+    def on_main(self, request: Callable[[], object]) -> None:
+        """Have something done by the thread that serves, soon. Any thread, any signal handler."""
+        self._loop.call(request)
 
     def _serve(self) -> None:
-        heartbeat_s = self._config.daemon.heartbeat_s
-        watchdog_s = self._notifier.watchdog_s
-        tick_s = min(heartbeat_s, watchdog_s / 2) if watchdog_s else heartbeat_s
         beat_ns = self._clock.monotonic_ns()
-        while not self._wanted_stop.wait(tick_s):
+        while not self._loop.ended:
+            heartbeat_s = self._config.daemon.heartbeat_s
+            self._loop.wait(min(heartbeat_s, self._watchdog.tick_s))
             publisher = self._publisher
             if publisher is not None and not publisher.alive:
                 # Nobody takes events any more: let those who wait to hand theirs over go.
                 self._events.close()
                 self._failed(publisher.failure or RuntimeError("the publisher has ended"))
                 return
-            self._notifier.notify(WATCHDOG="1")
+            stuck = self._watchdog.feed()
+            if stuck != self._stuck:
+                self._stuck = stuck
+                self._notifier.notify(STATUS=self._status())
             now_ns = self._clock.monotonic_ns()
             if now_ns - beat_ns >= heartbeat_s * 0.999e9:
                 beat_ns = now_ns
@@ -216,6 +298,21 @@ class Daemon:
             _log.warning("tap.malformed", **malformed)
             self._told_malformed = malformed
 
+    def reload(self) -> Reloaded:
+        """Read the configuration anew and put into force what can be without dropping a stream.
+
+        Called by the thread that serves; from elsewhere by way of `on_main`.
+        """
+        self._notifier.notify(RELOADING="1", MONOTONIC_USEC=str(time.monotonic_ns() // 1000))
+        self._last_reload = self.reloader.reload()
+        self.witness.reloaded(self._config, self._last_reload)
+        self._notifier.notify(READY="1", STATUS=self._status())
+        return self._last_reload
+
+    def use_model(self, name: str) -> str:
+        """Score with another model from the next batch on; see `Models.use`. Any thread."""
+        return self._models.use(name)
+
     def stop(self) -> None:
         """Drain and stop, in reverse order of the start. Does nothing if not running."""
         if self._pipeline is None or self._publisher is None:
@@ -224,9 +321,13 @@ class Daemon:
         self._notifier.notify(STOPPING="1", STATUS="draining")
         self._tell("draining")
         _log.info("draining", streams=self._pipeline.table.streams)
+        self._monitor.state = "draining"
         self.drained = self._pipeline.stop(timeout_s)
+        self._models.stop()
         self._tell("stopped")
+        self._monitor.stopped()
         self._pipeline = None
+        self.witness.stopped(self.drained)
         self._unwind()
         log = _log.info if self.drained else _log.warning
         log("stopped", drained=self.drained)
@@ -236,6 +337,8 @@ class Daemon:
             self._undo.pop()()
 
     def _put(self, event: Event) -> None:
+        self._monitor.note(event)
+        self.witness.event(event)
         self._events.put(event)
 
     def _all_finished(self) -> None:
@@ -244,14 +347,23 @@ class Daemon:
     def _failed(self, error: BaseException) -> None:
         # A stage is gone: half a daemon helps nobody. The service manager starts a whole one.
         self._failure = error
-        self._wanted_stop.set()
+        self._loop.end()
 
     def counts(self) -> dict[str, int]:
         """Every counter of the daemon, by name."""
         assert self._pipeline is not None, "not started"
         assert self._publisher is not None, "not started"
         publisher = {f"publish.{name}": n for name, n in self._publisher.counts().items()}
-        return {**self._pipeline.counts(), **publisher, "events.peak": self._events.peak}
+        security = {f"security.{name}": n for name, n in self._security.counts().items()}
+        return {
+            **self._pipeline.counts(),
+            **self._models.counts(),
+            **publisher,
+            **self._publisher.journal_counts(),
+            **security,
+            **{f"audit.{name}": n for name, n in self.witness.log.counts().items()},
+            "events.peak": self._events.peak,
+        }
 
     def _tell(self, state: State) -> None:
         pipeline = self._pipeline
@@ -274,7 +386,12 @@ class Daemon:
     def _status(self) -> str:
         pipeline = self._pipeline
         assert pipeline is not None, "not started"
-        return (
+        parts = [
             f"{pipeline.table.streams} streams, {pipeline.model.identity} on "
             f"{pipeline.model.provider}"
-        )
+        ]
+        if self._stuck:
+            parts.append("stuck: " + ", ".join(self._stuck))
+        if self._last_reload.summary:
+            parts.append(self._last_reload.summary)
+        return "; ".join(parts)

@@ -12,6 +12,7 @@ import zmq
 from serd.channel import Waker
 from serd.clock import Clock
 from serd.errors import SerdError, SourceError
+from serd.pulse import Pulse
 from serd.rows import RowPool
 from serd.runtime.rhythm import rest_s
 from serd.sources.base import Source
@@ -36,6 +37,8 @@ class IngestThread:
         Called once, when no source can ever bring anything again.
     on_failure
         Called when the thread dies.
+    pulse
+        Is told that the thread moves.
 
     Attributes
     ----------
@@ -53,8 +56,11 @@ class IngestThread:
         on_work: Callable[[], None],
         on_finished: Callable[[], None],
         on_failure: Callable[[BaseException], None],
+        pulse: Pulse | None = None,
     ) -> None:
+        self._pulse = pulse or Pulse()
         self._sources = list(sources)
+        self._configured = tuple(source.name for source in sources)
         self._table = table
         self._pools = pools
         self._clock = clock
@@ -130,7 +136,10 @@ class IngestThread:
         poller.register(self._waker.fileno(), zmq.POLLIN)
         swept_ns = clock.monotonic_ns()
         finished_told = False
+        # It never says that it waits: a round comes every second, whatever happens.
+        pulse = self._pulse.stage("ingest")
         while not self._stopping:
+            pulse.beat()
             began = time.monotonic()
             now_ns = clock.monotonic_ns()
             table.flush_pending(now_ns)
@@ -172,6 +181,7 @@ class IngestThread:
             if wait_ns > 0 and poller.poll(-(-wait_ns // 1_000_000)):
                 self._waker.clear()
         self._close_all()
+        self._pulse.end(pulse)
 
     def _still_waits(self, now_ns: int) -> bool:
         """Whether audio waits for room; if so, the making of room will wake this thread."""
@@ -209,9 +219,12 @@ class IngestThread:
         self._on_work()
 
     def counts(self) -> dict[str, int]:
-        """Counters of the intake and, by source, of every source."""
+        """Counters of the intake and, by source, of every source; ``up`` is 0 once it failed."""
         merged = {f"intake.{name}": count for name, count in dict(self._table.counts).items()}
-        for source in self._sources:
+        up = list(self._sources)
+        for source in up:
             for name, count in source.counts().items():
                 merged[f"source.{source.name}.{name}"] = count
+        in_use = {source.name for source in up}
+        merged |= {f"source.{name}.up": int(name in in_use) for name in self._configured}
         return merged

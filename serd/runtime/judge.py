@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from serd.runtime.line import (
 class Judge:
     """Fills the places of segments with emotion events, or with the gaps they left.
 
+    The results' own `model`, a `ModelFacts`, says what judged them: each event names the model that
+    it comes from, also while models are swapped.
+
     Parameters
     ----------
     on_progress
@@ -34,35 +37,29 @@ class Judge:
     def __init__(
         self,
         assembler: Assembler,
-        model: ModelFacts,
         clock: Clock,
         on_progress: Callable[[], None],
     ) -> None:
         self._assembler = assembler
-        self._model = model
         self._clock = clock
         self._on_progress = on_progress
 
     def results(self, results: list[Result]) -> None:
         """Take the answers of one batch."""
-        rows = np.stack([result.probabilities for result in results])
-        for result, scored in zip(results, rounded_scores(self._model.labels, rows), strict=True):
-            self._judged(result, scored)
+        model: ModelFacts = results[0].model
+        for result, scored in zip(results, scored_rows(results), strict=True):
+            self._judged(result, scored, model)
         self._on_progress()
 
-    def _judged(self, result: Result, scored: Scored) -> None:
+    def _judged(self, result: Result, scored: Scored, model: ModelFacts) -> None:
         job = result.job
         context: SegmentContext = job.context
         level = Level.of(job.audio)
 
         def make() -> list[Event]:
-            context.utterance.add(context.span, scored.scores, level)
-            latency = SegmentLatency(
-                wait=_ms(result.started_ns - job.queued_ns),
-                inference=_ms(result.finished_ns - result.started_ns),
-                total=_ms(self._clock.monotonic_ns() - context.arrived_ns),
-            )
-            return [emotion_event(context, self._model, scored, level, latency)]
+            context.utterance.add(context.span, scored.scores, level, model)
+            latency = latency_of(result, self._clock.monotonic_ns())
+            return [emotion_event(context, model, scored, level, latency)]
 
         self._assembler.fill(context.place, make)
 
@@ -77,6 +74,22 @@ class Judge:
 
         self._assembler.fill(context.place, make)
         self._on_progress()
+
+
+def scored_rows(results: Sequence[Result]) -> list[Scored]:
+    """What the model made of each segment of one batch."""
+    model: ModelFacts = results[0].model
+    return rounded_scores(model.labels, np.stack([result.probabilities for result in results]))
+
+
+def latency_of(result: Result, now_ns: int) -> SegmentLatency:
+    """Where the time of a segment went, told at `now_ns`."""
+    context: SegmentContext = result.job.context
+    return SegmentLatency(
+        wait=_ms(result.started_ns - result.job.queued_ns),
+        inference=_ms(result.finished_ns - result.started_ns),
+        total=_ms(now_ns - context.arrived_ns),
+    )
 
 
 def _ms(ns: int) -> float:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, TypedDict
 
 import numpy as np
 
+from serd.inference.model import EmotionModel
 from serd.protocol.events import (
     EmotionEvent,
     GapEvent,
     SegmentLatency,
+    ShadowEvent,
     SpeechEvent,
     StreamEvent,
     UtteranceEvent,
@@ -69,23 +72,48 @@ def _dbfs(power: float) -> float:
     return round(max(_SILENT_DBFS, 10 * math.log10(power)), 2) if power > 0 else _SILENT_DBFS
 
 
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What events say of the model."""
+
+    identity: str
+    labels: tuple[str, ...]
+    abstain_below: float
+
+
+def facts_of(model: EmotionModel) -> ModelFacts:
+    """What events say of a model."""
+    return ModelFacts(model.identity, tuple(model.labels), model.abstain_below)
+
+
 @dataclass(slots=True)
 class Utterance:
-    """What the segments of one utterance add up to. Touched only in their line's order."""
+    """What the segments of one utterance add up to. Touched only in their line's order.
+
+    Its result is that of one model, `model`: the one that judged the newest of its segments. Two
+    models need not have the same labels, and the means of two calibrations are nobody's. Segments
+    that an earlier model judged count for how loud the utterance was, and for nothing else.
+    """
 
     number: int
     segments: int = 0
     lost: int = 0
     weight: float = 0.0
     scores: dict[str, float] = field(default_factory=dict)
+    heard: float = 0.0
     power: float = 0.0
     clipped: float = 0.0
+    model: ModelFacts | None = None
 
-    def add(self, span: Span, scores: dict[str, float], level: Level) -> None:
+    def add(self, span: Span, scores: dict[str, float], level: Level, model: ModelFacts) -> None:
         """Count a judged segment in, weighted by its duration."""
         weight = span.samples / span.rate_hz
+        if model is not self.model:
+            self.model = model
+            self.segments, self.weight, self.scores = 0, 0.0, {}
         self.segments += 1
         self.weight += weight
+        self.heard += weight
         for label, score in scores.items():
             self.scores[label] = self.scores.get(label, 0.0) + weight * score
         self.power += weight * 10 ** (level.rms_dbfs / 10)
@@ -102,15 +130,6 @@ class SegmentContext(NamedTuple):
     span: Span
     padded: bool
     arrived_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFacts:
-    """What events say of the model."""
-
-    identity: str
-    labels: tuple[str, ...]
-    abstain_below: float
 
 
 class Line:
@@ -141,6 +160,15 @@ class Line:
         """Drop notes of losses that no instruction can refer to any more."""
         while self._losses and self._losses[0][1] <= before:
             self._losses.popleft()
+
+    def unlost(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """The parts of a range of ring indexes that hold what the tap has sent."""
+        for lost_from, lost_until in self._losses:
+            if start < lost_from < end:
+                yield start, lost_from
+            start = max(start, min(end, lost_until))
+        if start < end:
+            yield start, end
 
     def span(self, start: int, end: int) -> Span:
         """A range of ring indexes in the stream's own terms."""
@@ -311,6 +339,27 @@ def emotion_event(
     )
 
 
+def shadow_event(
+    context: SegmentContext, model: ModelFacts, scored: Scored, latency: SegmentLatency
+) -> ShadowEvent:
+    """The `shadow` event of a segment that a shadow model judged."""
+    instruction = context.instruction
+    return ShadowEvent(
+        **_of_stream(context.info),
+        utterance=instruction.utterance,
+        index=instruction.index,
+        last=instruction.last,
+        padded=context.padded,
+        **_of_span(context.span),
+        label=scored.label,
+        confidence=scored.confidence,
+        scores=scored.scores,
+        abstained=scored.confidence < model.abstain_below,
+        model=model.identity,
+        latency_ms=latency,
+    )
+
+
 def utterance_event(
     info: StreamInfo,
     span: Span,
@@ -319,8 +368,12 @@ def utterance_event(
     model: ModelFacts,
     total_ms: float,
 ) -> UtteranceEvent:
-    """The `utterance` event: the duration-weighted mean over the judged segments."""
-    weight = utterance.weight
+    """The `utterance` event: the duration-weighted mean over the judged segments.
+
+    `model`: the one in use, which is named when no segment was judged.
+    """
+    model = utterance.model or model
+    weight, heard = utterance.weight, utterance.heard
     scores: dict[str, float] = {}
     label: str | None = None
     confidence = 0.0
@@ -339,8 +392,8 @@ def utterance_event(
         scores=scores,
         abstained=confidence < model.abstain_below,
         speech_ratio=round(offset.speech_ratio, 6),
-        level_dbfs=_dbfs(utterance.power / weight) if weight else _SILENT_DBFS,
-        clipped_ratio=round(utterance.clipped / weight, 6) if weight else 0.0,
+        level_dbfs=_dbfs(utterance.power / heard) if heard else _SILENT_DBFS,
+        clipped_ratio=round(utterance.clipped / heard, 6) if heard else 0.0,
         lost_ms=span.lost_ms,
         model=model.identity,
         latency_ms=UtteranceLatency(total=total_ms),

@@ -1,16 +1,25 @@
-"""The detector and the segmenter of a row pool, as the configuration wants them."""
+"""Parts of the pipeline, as the configuration wants them."""
 
 from __future__ import annotations
 
 from serd.config.schema import Config
+from serd.inference.providers import CPU
 from serd.segmenter import SegmenterOptions
+from serd.sources.policy import Policy
 from serd.types import frame_samples
 from serd.vad.detector import Detector, make_detector
 from serd.vad.silero import RESET_AFTER_SILENCE_MS, SILENCE_BELOW
 
 
-def open_detector(config: Config, rate_hz: int, rows: int) -> Detector:
+def open_detector(config: Config, rate_hz: int, rows: int, provider: str = CPU) -> Detector:
     """The detector for `rows` rows at 8000 or 16000 Hz.
+
+    Parameters
+    ----------
+    config
+        Sections ``vad`` and ``segment`` are used.
+    provider
+        The one that the emotion model runs on; the detector goes there too if it may.
 
     Raises
     ------
@@ -25,6 +34,7 @@ def open_detector(config: Config, rate_hz: int, rows: int) -> Detector:
         # Never inside an utterance, whatever the hangover and the thresholds are.
         reset_after_silence_ms=max(RESET_AFTER_SILENCE_MS, config.segment.hangover_ms + 100),
         silence_below=min(SILENCE_BELOW, config.vad.offset_threshold),
+        provider=CPU if config.vad.device == "cpu" else provider,
     )
 
 
@@ -42,4 +52,15 @@ def segmenter_options(config: Config, rate_hz: int) -> SegmenterOptions:
         window_s=segment.window_s,
         hop_s=segment.hop_s,
         max_utterance_s=segment.max_utterance_s,
+    )
+
+
+def stream_policy(config: Config) -> Policy:
+    """Who may be heard."""
+    streams = config.streams
+    return Policy(
+        refuse_roles=frozenset(streams.refuse_roles),
+        allow_mixed=streams.allow_mixed,
+        require_consent=streams.require_consent,
+        consenting_sources=frozenset(source.name for source in config.sources if source.consent),
     )

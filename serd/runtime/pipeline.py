@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from serd.clock import Clock
 from serd.config.schema import Config
@@ -19,13 +20,14 @@ from serd.inference.worker import (
     WorkerOptions,
 )
 from serd.protocol.events import Event
+from serd.pulse import Pulse
 from serd.rows import RowPool, StreamInfo
 from serd.runtime.assembler import Assembler
 from serd.runtime.ingest import IngestThread
 from serd.runtime.judge import Judge
-from serd.runtime.line import ModelFacts, stream_event
+from serd.runtime.line import facts_of, stream_event
 from serd.runtime.overload import Governor
-from serd.runtime.parts import open_detector, segmenter_options
+from serd.runtime.parts import open_detector, segmenter_options, stream_policy
 from serd.runtime.speech import SpeechPool, line_keys
 from serd.runtime.stage import SpeechStage, SpeechThread
 from serd.runtime.wait import ExpectedWait
@@ -58,6 +60,17 @@ class Pipeline:
         Called once when every source is at its end.
     on_failure
         Called with what killed a thread.
+    pulse
+        Is told by every stage whether it moves.
+
+    Attributes
+    ----------
+    model
+        The one in use; `use_model` changes it.
+    worker
+        The inference stage.
+    listener
+        Is handed every segment after the inference stage, by the speech thread; must not wait.
 
     Raises
     ------
@@ -73,32 +86,30 @@ class Pipeline:
         clock: Clock,
         on_finished: Callable[[], None],
         on_failure: Callable[[BaseException], None],
+        pulse: Pulse | None = None,
     ) -> None:
+        pulse = pulse or Pulse()
         inference, segment = config.inference, config.segment
         self._clock = clock
         self._emit = emit
-        self.model = EmotionModel.load(
-            resolve_model(inference.model),
-            inference.device,
-            threads=inference.threads,
-            batch_sizes=_batch_sizes(inference.max_batch),
-        )
-        self.model.manifest.check_window(segment.window_s)
-        self._facts = ModelFacts(
-            self.model.identity, tuple(self.model.labels), self.model.abstain_below
-        )
+        self.model = open_model(config, resolve_model(inference.model))
+        self._facts = facts_of(self.model)
         self._assembler = Assembler(emit)
-        self._judge = Judge(self._assembler, self._facts, clock, self._progressed)
-        workers = inference.workers or _workers(self.model.provider)
-        models = [self.model, *(self.model.twin() for _ in range(workers - 1))]
-        self._worker = InferenceWorker(
-            models,
+        self._judge = Judge(self._assembler, clock, self._progressed)
+        self._workers = inference.workers or _workers(self.model.provider)
+        self.worker = InferenceWorker(
+            self.one_a_worker(self.model),
             WorkerOptions(inference.queue_segments, inference.max_batch, inference.max_wait_ms),
             self._judged,
             self._judge.dropped,
             clock,
+            pulse,
+            self._facts,
         )
-        self._wait = ExpectedWait(lambda: self._worker.queued, inference.queue_segments, workers)
+        self.listener: Callable[[SegmentJob], None] | None = None
+        self._wait = ExpectedWait(
+            lambda: self.worker.queued, inference.queue_segments, self._workers
+        )
         # Of the lag allowed to live audio, what recordings played fast may use up: a quarter is
         # some three batches, enough to keep the model busy.
         self._patience_ns = config.streams.max_lag_ms * _MS // 4
@@ -109,7 +120,7 @@ class Pipeline:
         speech_pools: list[SpeechPool] = []
         for rate, pool in self._pools.items():
             options = segmenter_options(config, rate)
-            detector = open_detector(config, rate, pool.rows)
+            detector = open_detector(config, rate, pool.rows, self.model.provider)
             self.detectors.append(detector)
             speech_pools.append(
                 SpeechPool(
@@ -118,9 +129,9 @@ class Pipeline:
                     Segmenter(pool.rows, options),
                     options.samples(segment.window_s),
                     self._assembler,
-                    self._worker.submit,
+                    self._submit,
                     self._give_up,
-                    self._facts,
+                    lambda: self._facts,
                     clock,
                     keys,
                     self._pressed,
@@ -129,14 +140,14 @@ class Pipeline:
             )
         pools = list(self._pools.values())
         self._stage = SpeechStage(speech_pools, pools, self._governor, self._lag_around_ns, clock)
-        self._speech = SpeechThread(self._stage, on_failure)
+        self._speech = SpeechThread(self._stage, on_failure, pulse)
         self.table = StreamTable(
             self._pools,
             IntakeOptions(
                 max_streams=config.streams.max_streams,
                 idle_timeout_s=config.streams.idle_timeout_s,
                 reorder_messages=config.streams.reorder_messages,
-                refuse_roles=frozenset(config.streams.refuse_roles),
+                policy=stream_policy(config),
                 max_fill_ms=config.streams.max_fill_ms,
                 # Beyond the hangover, so that a suppressed silence ends an utterance as the
                 # silence itself would have, with time for the detector's memory to fade.
@@ -153,6 +164,7 @@ class Pipeline:
             self._speech.waker.wake,
             on_finished,
             on_failure,
+            pulse,
         )
 
     @staticmethod
@@ -164,6 +176,29 @@ class Pipeline:
             + config.streams.backlog_s
         )
         return RowPool(rate_hz, config.streams.max_streams, int(needed_s * rate_hz))
+
+    def one_a_worker(self, model: EmotionModel) -> list[EmotionModel]:
+        """The model and its twins, for `use_model`; to be made before it is warmed up."""
+        return [model, *(model.twin() for _ in range(self._workers - 1))]
+
+    def use_model(self, models: Sequence[EmotionModel]) -> None:
+        """Score with another model from the next batch on. Any thread.
+
+        Parameters
+        ----------
+        models
+            As `one_a_worker` gives them, warmed up.
+        """
+        model = models[0]
+        facts = facts_of(model)
+        self.worker.swap(models, facts)
+        self.model, self._facts = model, facts
+
+    def _submit(self, job: SegmentJob) -> None:
+        self.worker.submit(job)
+        listener = self.listener
+        if listener is not None:
+            listener(job)
 
     def _pressed(self) -> bool:
         return self._wait.exceeds(self._patience_ns if self._governor.governs else _FOR_EVER_NS)
@@ -202,7 +237,7 @@ class Pipeline:
             The model fails on its first input.
         """
         self.model.warm_up()
-        self._worker.start()
+        self.worker.start()
         self._speech.start()
         try:
             self._ingest.start()
@@ -210,7 +245,7 @@ class Pipeline:
             # Also after Ctrl-C, when the ingest thread may be on its way up.
             self._ingest.stop(5.0)
             self._speech.stop()
-            self._worker.stop()
+            self.worker.stop()
             raise
 
     def stop(self, timeout_s: float) -> bool:
@@ -228,10 +263,14 @@ class Pipeline:
 
         done = self._ingest.stop(left())
         done &= self._speech.wait_empty(left())
-        done &= self._worker.drain(left())
+        done &= self.worker.drain(left())
         self._speech.stop()
-        self._worker.stop()
+        self.worker.stop()
         return done and self._assembler.pending == 0
+
+    def batch_sizes(self) -> list[int]:
+        """How many batches the model ran of each size, from 0 up."""
+        return self.worker.batch_sizes()
 
     def counts(self) -> dict[str, int]:
         """Every counter of every stage, by name.
@@ -240,23 +279,43 @@ class Pipeline:
         spent inside onnxruntime. With more than one operator thread (``threads`` of their sections)
         they leave out what the others did.
         """
-        worker = {f"inference.{name}": count for name, count in self._worker.counts().items()}
+        worker = {f"inference.{name}": count for name, count in self.worker.counts().items()}
         return {
             **self._ingest.counts(),
             **self._stage.counts(),
             **worker,
-            "inference.compute_ns": self._worker.compute_ns,
+            "inference.compute_ns": self.worker.compute_ns,
             "assembler.pending": self._assembler.pending,
             "assembler.peak": self._assembler.peak,
         }
 
 
+def open_model(config: Config, manifest: Path) -> EmotionModel:
+    """Open a model as the configuration wants it, and check that it can take its segments.
+
+    Raises
+    ------
+    ModelError, DeviceError
+        It cannot be used as configured; the message names the field.
+    """
+    inference = config.inference
+    model = EmotionModel.load(
+        manifest,
+        inference.device,
+        threads=inference.threads,
+        batch_sizes=_batch_sizes(inference.max_batch),
+        precision=inference.precision,
+    )
+    model.manifest.check_window(config.segment.window_s)
+    return model
+
+
 def _workers(provider: str) -> int:
     """Inference threads: what the processors, or the interpreter lock, are good for.
 
-    A GPU runs one batch after the other anyway.
+    On a GPU the audio of one batch is copied while the other computes.
     """
-    return min(_MOST_WORKERS, len(os.sched_getaffinity(0))) if provider == CPU else 1
+    return min(_MOST_WORKERS, len(os.sched_getaffinity(0))) if provider == CPU else 2
 
 
 def _batch_sizes(largest: int) -> tuple[int, ...]:

@@ -9,16 +9,24 @@ import zmq
 
 from serd.clock import Clock
 from serd.config.schema import Config, FileSourceConfig, MicrophoneSourceConfig
+from serd.curve import Door
 from serd.sources.base import Source
 from serd.sources.file import FileOptions, FileSource
+from serd.sources.meter import PeerLimits
 from serd.sources.microphone import MicrophoneOptions, MicrophoneSource
 from serd.sources.zmq import ZmqOptions, ZmqSource
 
 
 def make_sources(
-    config: Config, context: zmq.Context[zmq.Socket[bytes]], clock: Clock
+    config: Config, context: zmq.Context[zmq.Socket[bytes]], clock: Clock, door: Door
 ) -> Sequence[Source]:
     """A source for each ``[[sources]]`` table, not opened yet."""
+    limits = PeerLimits(
+        config.limits.peer_streams,
+        config.limits.peer_messages_s,
+        config.limits.peer_bytes_s,
+        config.streams.idle_timeout_s,
+    )
     sources: list[Source] = []
     for source in config.sources:
         if isinstance(source, MicrophoneSourceConfig):
@@ -59,9 +67,12 @@ def make_sources(
                         connect=source.connect,
                         subscribe=source.subscribe,
                         receive_hwm=source.receive_hwm,
+                        server_keys=source.server_keys,
+                        limits=limits,
                         roles=source.roles,
                     ),
                     context,
+                    door,
                 )
             )
     return sources

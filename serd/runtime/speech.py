@@ -48,6 +48,8 @@ class SpeechPool:
         Hands a segment to the inference stage; never blocks.
     give_up
         Takes a segment of a stream that is being shed, to tell that it is lost.
+    model
+        What is known of the model in use, for an utterance without a judged segment.
     keys
         Gives every opened stream a new line in the assembler, a younger one a greater.
     pressed
@@ -79,7 +81,7 @@ class SpeechPool:
         assembler: Assembler,
         submit: Callable[[SegmentJob], None],
         give_up: Callable[[SegmentJob], None],
-        model: ModelFacts,
+        model: Callable[[], ModelFacts],
         clock: Clock,
         keys: Iterator[int],
         pressed: Callable[[], bool],
@@ -219,8 +221,11 @@ class SpeechPool:
             return
         line = self._lines[row]
         assert line is not None, "shed rows are open"
-        begin, end = line.timeline.source_index(start), line.timeline.source_index(at)
-        self._tell_gap(line, Gap("overload", begin, end, 0))
+        # What of it was lost before it came here has been told.
+        for begin, end in line.unlost(start, at):
+            places = line.timeline.source_index(begin), line.timeline.source_index(end)
+            self._tell_gap(line, Gap("overload", *places, 0))
+        line.forget_losses(at)
         self.shed_samples += at - start
         self._shed_from[row] = at
 
@@ -262,6 +267,7 @@ class SpeechPool:
                 line.timeline = timeline
                 self._begin(row, at)
             case Filled(at, until, gap):
+                self._settle(row, int(self._position[row]))
                 line.lost(at, until)
                 self._tell_gap(line, gap)
             case Told(_, gap):
@@ -283,6 +289,7 @@ class SpeechPool:
                 if refused:
                     self._tell_state(line, "refused", reason, at)
                 self._tell_state(line, "closed", reason, at)
+                self._assembler.end(line.key)
                 if self._governed.pop(line.key, None) is not None:
                     self._governor.closed(line.key)
                 self._shed[row] = False
@@ -294,6 +301,9 @@ class SpeechPool:
         line = Line(next(self._keys), self._pool, row, control.info, control.timeline)
         self._lines[row] = line
         self._position[row] = control.at
+        # Channel 0 of `a` and a stream that calls itself `a/0` are two.
+        info = control.info
+        self._assembler.begin(line.key, (info.source, info.stream, info.channels > 1))
         self._tell_state(line, "opened", None, control.at)
         self._begin(row, control.at, keep_utterances=False)
         if not self._pool.patient[row]:
@@ -372,7 +382,7 @@ class SpeechPool:
                     span,
                     utterance,
                     offset,
-                    self._model,
+                    self._model(),
                     round((self._clock.monotonic_ns() - arrived_ns) / 1e6, 3),
                 )
             ],

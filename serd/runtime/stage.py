@@ -10,6 +10,7 @@ import structlog
 
 from serd.channel import Waker
 from serd.clock import Clock
+from serd.pulse import Pulse, StagePulse
 from serd.rows import RowPool
 from serd.runtime.overload import Governor
 from serd.runtime.rhythm import rest_s
@@ -56,10 +57,12 @@ class SpeechStage:
         self._around = around
         self._clock = clock
 
-    def work(self) -> int:
-        """Do everything that is due; return in how many steps."""
+    def work(self, pulse: StagePulse | None = None) -> int:
+        """Do everything that is due; return in how many steps. `pulse` is told of each."""
         steps = 0
         while True:
+            if pulse is not None:
+                pulse.beat()
             # Not any(): every pool must have its turn.
             more = sum(pool.step() for pool in self._pools)
             steps += 1
@@ -116,8 +119,14 @@ class SpeechStage:
 class SpeechThread:
     """Runs the speech stage when it is woken, and rests between its rounds."""
 
-    def __init__(self, stage: SpeechStage, on_failure: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        stage: SpeechStage,
+        on_failure: Callable[[BaseException], None],
+        pulse: Pulse | None = None,
+    ) -> None:
         self.waker = Waker()
+        self._pulse = pulse or Pulse()
         self._stage = stage
         self._on_failure = on_failure
         self._stopping = False
@@ -130,11 +139,12 @@ class SpeechThread:
 
     def _run(self) -> None:
         name_thread("serd-speech")
+        pulse = self._pulse.stage("speech")
         try:
             while not self._stopping:
                 self.waker.wait(_SHEDDING_IDLE_S if self._stage.shedding else _IDLE_S)
                 began = time.monotonic()
-                steps = self._stage.work()
+                steps = self._stage.work(pulse)
                 with self._rested:
                     self._rested.notify_all()
                 if steps <= _LIVE_STEPS:
@@ -142,6 +152,8 @@ class SpeechThread:
         except BaseException as error:
             _log.exception("speech.failed")
             self._on_failure(error)
+        finally:
+            self._pulse.end(pulse)
 
     def wait_empty(self, timeout_s: float) -> bool:
         """Wait until no row is in use any more; return whether that came to pass."""

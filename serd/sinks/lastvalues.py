@@ -6,7 +6,8 @@ from serd.protocol.events import EVENT_TYPES
 from serd.protocol.replay import StoredEvent
 from serd.sinks.ring import Page, select
 
-_TYPES = tuple(kind.encode() + b"." for kind in EVENT_TYPES if kind != "daemon")
+_SHADOW = b"shadow."
+_TYPES = tuple(kind.encode() + b"." for kind in EVENT_TYPES if kind not in ("daemon", "shadow"))
 
 
 class LastValues:
@@ -22,7 +23,12 @@ class LastValues:
         return len(self._events)
 
     def keep(self, event: StoredEvent) -> None:
-        """Replace the event of its topic; its cursor is above all others."""
+        """Replace the event of its topic; its cursor is above all others.
+
+        A shadow's events are left out: they may come after their stream was closed.
+        """
+        if event.topic.startswith(_SHADOW):
+            return
         # Re-insertion keeps the dictionary in the order of the cursors.
         self._events.pop(event.topic, None)
         self._events[event.topic] = event

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,20 +20,25 @@ import zmq
 
 from serd.channel import Channel, Waker
 from serd.clock import Clock
+from serd.curve import Door
 from serd.errors import BindError, MessageError
 from serd.protocol.events import DaemonEvent, Event, encode, topic
 from serd.protocol.replay import (
     MAX_LIMIT,
-    ReplayDone,
     ReplayError,
     StoredEvent,
     decode_request,
     encode_reply,
     pack_cursor,
 )
+from serd.pulse import Pulse
+from serd.sinks.answers import Answer, Answers
+from serd.sinks.journal.writer import Journal
 from serd.sinks.lastvalues import LastValues
+from serd.sinks.outbox import Outbox, Outgoing
 from serd.sinks.ring import EventRing
 from serd.sinks.stamper import Stamper
+from serd.sinks.subscribers import MAX_NOTICE_BYTES, SubscriberLimits, Subscribers
 from serd.threads import name_thread
 
 # A draft constant, which pyzmq names only in builds with the draft API; every libzmq since 4.3.3
@@ -42,7 +47,9 @@ _XPUB_MANUAL_LAST_VALUE: Final = 98
 # Plain integers: pyzmq's flags are enumerations, whose arithmetic costs as much as a send.
 _NEXT_PART: Final = int(zmq.SNDMORE)
 _FIRST_PART: Final = int(zmq.SNDMORE | zmq.DONTWAIT)
-_MAX_INCOMING_BYTES: Final = 1 << 16
+_MAX_REQUEST_BYTES: Final = 1 << 13
+# Messages of one peer that wait to be read: what a flood can hold of this process's memory.
+_RECEIVE_HWM: Final = 200
 _KEEPALIVE_IDLE_S: Final = 60
 _KEEPALIVE_INTERVAL_S: Final = 15
 _KEEPALIVE_PROBES: Final = 4
@@ -61,6 +68,11 @@ _COUNTERS: Final = (
     "replay_events",
 )
 
+_REFUSALS: Final = {
+    "busy": "too many requests: ask again in a second",
+    "refused": "not permitted",
+}
+
 _BIND_CODES = {
     errno.EADDRINUSE: "address_in_use",
     errno.EADDRNOTAVAIL: "address_not_available",
@@ -69,6 +81,9 @@ _BIND_CODES = {
 }
 
 _log = structlog.get_logger(__name__)
+
+_OPEN: Final = Door()
+_LIMITS: Final = SubscriberLimits()
 
 
 @dataclass(frozen=True)
@@ -83,12 +98,15 @@ class PublisherOptions:
         Messages queued for one slow subscriber; what is beyond is dropped for it alone.
     linger_ms
         How long what is queued may still be sent after `Publisher.stop`.
+    max_wait_ms
+        Longest wait of an event for the journal.
     """
 
     bind: tuple[str, ...]
     replay_bind: tuple[str, ...] = ()
     send_hwm: int = 100_000
     linger_ms: int = 1000
+    max_wait_ms: float = 200.0
 
 
 class Publisher:
@@ -110,6 +128,14 @@ class Publisher:
         Keeps what was published.
     context
         ZeroMQ context; None makes one, which `stop` ends.
+    pulse
+        Is told that the thread moves.
+    door
+        Who may subscribe and replay.
+    limits
+        What one subscriber may have.
+    journal
+        Open; has the events before they are published. None for none.
     """
 
     def __init__(
@@ -121,17 +147,30 @@ class Publisher:
         run_id: str,
         ring: EventRing,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
+        pulse: Pulse | None = None,
+        door: Door = _OPEN,
+        limits: SubscriberLimits = _LIMITS,
+        journal: Journal | None = None,
     ) -> None:
+        self._clock = clock
+        self._door = door
+        self.subscribers = Subscribers(limits, door)
+        self.on_subscription: Callable[[bool, bytes, str], None] = _nobody_asks
+        self._pulse = pulse or Pulse()
         self._options = options
         self._channel = channel
         self._waker = waker
         self._run_id = run_id
-        self._stamper = Stamper(run_id, clock)
+        self._stamper = Stamper(run_id, clock, journal.first if journal is not None else 1)
         self._ring = ring
         self._last_values = LastValues()
+        self.journal = journal
+        self._outbox = Outbox(journal, clock, options.max_wait_ms) if journal is not None else None
+        self._answers = Answers(run_id, ring, self._last_values, journal)
         self._own_context = context is None
         self._context: zmq.Context[zmq.Socket[bytes]] = context or zmq.Context()
         self._counts = dict.fromkeys(_COUNTERS, 0)
+        self._published = 0
         self._stopping = False
         self._bound = threading.Event()
         self._thread = threading.Thread(target=self._run, name="serd-publish", daemon=True)
@@ -142,8 +181,8 @@ class Publisher:
 
     @property
     def last_cursor(self) -> int:
-        """Cursor of the newest event that was published. Any thread."""
-        return self._stamper.last_cursor
+        """Cursor of the newest event that was published, 0 for none. Any thread."""
+        return self._ring.newest_cursor
 
     @property
     def alive(self) -> bool:
@@ -152,7 +191,19 @@ class Publisher:
 
     def counts(self) -> dict[str, int]:
         """Monotonic counters. Any thread."""
-        return {"events_published": self.last_cursor, **self._counts}
+        return {
+            "events_published": self._published,
+            **self._counts,
+            **self.subscribers.counts,
+        }
+
+    def journal_counts(self) -> dict[str, int]:
+        """Counters of the journal, by names that begin with ``journal.``; none without one."""
+        journal, outbox = self.journal, self._outbox
+        if journal is None or outbox is None:
+            return {}
+        counts = {**journal.counts(), "late": outbox.late, "behind": int(outbox.behind)}
+        return {f"journal.{name}": count for name, count in counts.items()}
 
     def start(self) -> None:
         """Bind and begin.
@@ -168,6 +219,9 @@ class Publisher:
             self._thread.join()
             self._end_context()
             raise self.failure
+        if self.journal is not None:
+            self.journal.start(self._waker)
+        self._answers.start(self._waker)
 
     def stop(self, timeout_s: float = 5.0) -> bool:
         """Publish what is in the channel, then close the sockets.
@@ -184,6 +238,7 @@ class Publisher:
             self._thread.join(timeout_s)
             if self._thread.is_alive():
                 return False
+        self._answers.stop()
         self._end_context()
         return True
 
@@ -212,9 +267,9 @@ class Publisher:
         try:
             yield socket
         except BaseException:
-            socket.close(linger=0)
+            self._door.close(socket)
             raise
-        socket.close(linger=self._options.linger_ms)
+        self._door.close(socket, self._options.linger_ms)
 
     def _bind(self, events: zmq.Socket[bytes], replay: zmq.Socket[bytes]) -> None:
         events.setsockopt(zmq.SNDHWM, self._options.send_hwm)
@@ -222,14 +277,18 @@ class Publisher:
         events.setsockopt(zmq.XPUB_NODROP, 1)
         replay.setsockopt(zmq.SNDHWM, 10 * MAX_LIMIT)
         replay.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        events.setsockopt(zmq.MAXMSGSIZE, MAX_NOTICE_BYTES)
+        replay.setsockopt(zmq.MAXMSGSIZE, _MAX_REQUEST_BYTES)
         for socket in (events, replay):
-            socket.setsockopt(zmq.MAXMSGSIZE, _MAX_INCOMING_BYTES)
+            socket.setsockopt(zmq.RCVHWM, _RECEIVE_HWM)
             # A vanished peer must free its queue. ZMTP heartbeats would also cut off a subscriber
             # that is merely slow: with its queue full it reads no pings.
             socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
             socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, _KEEPALIVE_IDLE_S)
             socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, _KEEPALIVE_INTERVAL_S)
             socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, _KEEPALIVE_PROBES)
+        self._door.serve(events, "subscribe")
+        self._door.serve(replay, "replay")
         self.endpoints = tuple(_bind(events, endpoint) for endpoint in self._options.bind)
         self.replay_endpoints = tuple(
             _bind(replay, endpoint) for endpoint in self._options.replay_bind
@@ -240,32 +299,67 @@ class Publisher:
         poller.register(self._waker.fileno(), zmq.POLLIN)
         poller.register(events, zmq.POLLIN)
         poller.register(replay, zmq.POLLIN)
+        pulse = self._pulse.stage("publish", owed=self._owes)
         while True:
+            pulse.beat()
             # Cleared before anything is looked at, so that no wake is lost in between.
             self._waker.clear()
             stopping = self._stopping
-            for event in self._channel.take_all():
-                self._publish(events, event)
-            if stopping:
+            self._publish_all(events)
+            if stopping and not self._owes():
+                self._pulse.end(pulse)
                 return
-            ready = dict(poller.poll())
+            for peer, answer in self._answers.late_answers():
+                self._reply(replay, peer, answer)
+            pulse.idle()
+            ready = dict(poller.poll(self._outbox.wait_ms if self._outbox is not None else None))
             if events in ready:
                 self._serve_subscriptions(events)
             if replay in ready:
                 self._serve_replay(replay)
 
-    def _publish(self, socket: zmq.Socket[bytes], event: Event) -> None:
+    def _owes(self) -> bool:
+        """Whether there is something to be published."""
+        return len(self._channel) > 0 or bool(self._outbox)
+
+    def _publish_all(self, socket: zmq.Socket[bytes]) -> None:
+        outbox = self._outbox
+        if outbox is None:
+            for event in self._channel.take_all():
+                outgoing = self._prepare(event)
+                if outgoing is not None:
+                    self._publish(socket, outgoing)
+            return
+        # While the outbox is full the channel fills, and whoever fills that has to wait.
+        if not outbox.full:
+            prepared = [self._prepare(event) for event in self._channel.take_all()]
+            outbox.put([outgoing for outgoing in prepared if outgoing is not None])
+        for outgoing in outbox.take():
+            self._publish(socket, outgoing)
+
+    def _prepare(self, event: Event) -> Outgoing | None:
+        """Stamp and encode."""
         last_of_stream = self._stamper.stamp(event)
         cursor = event.cursor
         try:
             stored = StoredEvent(cursor, topic(event), encode(event))
         except (ValueError, TypeError) as error:
             self._counts["events_unencodable"] += 1
-            _log.error("event_unencodable", type=type(event).__name__, error=str(error))
-            return
-        self._ring.append(stored)
+            _log.error("event.unencodable", type=type(event).__name__, error=str(error))
+            if self.journal is not None:
+                self.journal.do_without(cursor)
+            return None
         if last_of_stream and not isinstance(event, DaemonEvent):
-            self._last_values.forget(event.stream)
+            return Outgoing(stored, event.stream)
+        return Outgoing(stored, None)
+
+    def _publish(self, socket: zmq.Socket[bytes], outgoing: Outgoing) -> None:
+        stored, ended = outgoing
+        cursor = stored.cursor
+        self._ring.append(stored)
+        self._published += 1
+        if ended is not None:
+            self._last_values.forget(ended)
         else:
             self._last_values.keep(stored)
         try:
@@ -282,12 +376,16 @@ class Publisher:
     def _serve_subscriptions(self, socket: zmq.Socket[bytes]) -> None:
         for _ in range(_SUBSCRIPTIONS_A_TURN):
             try:
-                notice = socket.recv(zmq.DONTWAIT)
+                frame = socket.recv(zmq.DONTWAIT, copy=False)
             except zmq.Again:
                 return
+            notice = frame.bytes
             prefix = notice[1:]
             if notice[:1] == b"\x01":
+                if not self.subscribers.subscribe(frame, self._clock.monotonic_ns()):
+                    continue
                 self._counts["subscriptions"] += 1
+                self.on_subscription(True, prefix, self._door.who(frame))
                 socket.setsockopt(zmq.SUBSCRIBE, prefix)
                 newest = self._last_values.newest(prefix)
                 if newest is not None:
@@ -302,6 +400,8 @@ class Publisher:
                     socket.setsockopt(zmq.XPUB_NODROP, 1)
             elif notice[:1] == b"\x00":
                 self._counts["unsubscriptions"] += 1
+                self.on_subscription(False, prefix, self._door.who(frame))
+                self.subscribers.unsubscribe(frame)
                 socket.setsockopt(zmq.UNSUBSCRIBE, prefix)
             else:
                 self._counts["subscriber_messages_ignored"] += 1
@@ -309,43 +409,38 @@ class Publisher:
     def _serve_replay(self, socket: zmq.Socket[bytes]) -> None:
         for _ in range(_REQUESTS_A_TURN):
             try:
-                peer, *parts = socket.recv_multipart(zmq.DONTWAIT)
+                peer, *frames = socket.recv_multipart(zmq.DONTWAIT, copy=False)
             except zmq.Again:
                 return
             self._counts["replay_requests"] += 1
-            try:
-                for reply in self._answer(parts):
-                    socket.send_multipart([peer, *encode_reply(reply)], zmq.DONTWAIT)
-            except zmq.ZMQError as error:
-                # The peer is gone or does not read.
-                if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
-                    raise
-                self._counts["replay_answers_cut_short"] += 1
+            refusal = self.subscribers.may_replay(peer, self._clock.monotonic_ns())
+            if refusal is not None:
+                answer: Answer = [ReplayError(code=refusal, message=_REFUSALS[refusal])]
+            else:
+                answer = self._answer(peer.bytes, [frame.bytes for frame in frames])
+            self._reply(socket, peer.bytes, answer)
 
-    def _answer(self, parts: list[bytes]) -> list[StoredEvent | ReplayDone | ReplayError]:
+    def _answer(self, peer: bytes, parts: list[bytes]) -> Answer:
         try:
-            request = decode_request(parts)
+            return self._answers.to(peer, decode_request(parts))
         except MessageError as error:
             self._counts["replay_requests_bad"] += 1
             return [ReplayError(code=error.code, message=error.message)]
-        kept = self._last_values if request.last else self._ring
-        page = kept.after(
-            request.after,
-            request.topic.encode(),
-            min(request.limit, MAX_LIMIT),
-            request.before,
-        )
-        self._counts["replay_events"] += len(page.events)
-        oldest = self._ring.oldest_cursor
-        done = ReplayDone(
-            run_id=self._run_id,
-            after=page.reached,
-            more=page.more,
-            oldest=oldest,
-            newest=self._ring.newest_cursor,
-            expired=0 if request.last else max(0, oldest - 1 - request.after),
-        )
-        return [*page.events, done]
+
+    def _reply(self, socket: zmq.Socket[bytes], peer: bytes, answer: Answer) -> None:
+        self._counts["replay_events"] += max(0, len(answer) - 1)
+        try:
+            for reply in answer:
+                socket.send_multipart([peer, *encode_reply(reply)], zmq.DONTWAIT)
+        except zmq.ZMQError as failure:
+            # The peer is gone or does not read.
+            if failure.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
+            self._counts["replay_answers_cut_short"] += 1
+
+
+def _nobody_asks(subscribed: bool, topic: bytes, peer: str) -> None:
+    """Stands for nobody who wants to hear of subscriptions."""
 
 
 def _send(socket: zmq.Socket[bytes], event: StoredEvent) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 
 from serd.clock import Clock
-from serd.protocol.events import DaemonEvent, Event, StreamEvent, utc
+from serd.protocol.events import DaemonEvent, Event, ShadowEvent, StreamEvent, utc
 
 
 def new_run_id() -> str:
@@ -22,13 +22,16 @@ class Stamper:
         16 hex digits, new at every start.
     clock
         Gives `emitted_at`.
+    first
+        The first cursor.
     """
 
-    def __init__(self, run_id: str, clock: Clock) -> None:
+    def __init__(self, run_id: str, clock: Clock, first: int = 1) -> None:
         self._prefix = run_id + "-"
         self._clock = clock
         self._next_seq: dict[str, int] = {}
-        self.last_cursor = 0
+        self._first = first
+        self.last_cursor = first - 1
 
     def stamp(self, event: Event) -> bool:
         """Fill in `cursor`, `id`, `emitted_at` and, of its kind, `seq` or `last_cursor`.
@@ -41,8 +44,9 @@ class Stamper:
         """
         last_of_stream = False
         if isinstance(event, DaemonEvent):
-            event.last_cursor = self.last_cursor
-        else:
+            event.last_cursor = self.last_cursor if self.last_cursor >= self._first else 0
+        elif not isinstance(event, ShadowEvent):
+            # A shadow's events come when they come, also after their stream was closed.
             stream = event.stream
             seq = self._next_seq.get(stream, 0)
             event.seq = seq

@@ -64,13 +64,6 @@ class RingModel(RuleBasedStateMachine):
         assert self.ring.write(row, np.array(values, np.int16)) == fitted
         self.history[row] += values[:fitted]
 
-    @rule(data=st.data(), count=st.integers(0, 40))
-    def write_zeros(self, data: st.DataObject, count: int) -> None:
-        row = self.pick(data)
-        fitted = self.expect(row, count)
-        assert self.ring.write_zeros(row, count) == fitted
-        self.history[row] += [0] * fitted
-
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
         row = self.pick(data)

@@ -95,11 +95,12 @@ def judging() -> None:
         channel.put(event)
 
     assembler = Assembler(emit)
-    judge = Judge(assembler, MODEL, SystemClock(), lambda: None)
+    judge = Judge(assembler, SystemClock(), lambda: None)
 
     def batch() -> None:
         jobs = [SegmentJob(AUDIO, 8000, 0, context(assembler)) for _ in range(BATCH)]
-        judge.results([Result(job, row, 0, 0, BATCH) for job, row in zip(jobs, ROWS, strict=True)])
+        pairs = zip(jobs, ROWS, strict=True)
+        judge.results([Result(job, row, 0, 0, BATCH, MODEL) for job, row in pairs])
         channel.take_all()
 
     segment, level = context(assembler), Level.of(AUDIO)

@@ -44,7 +44,7 @@ class TestDefaults:
             ("tcp://127.0.0.1:5550",),
             (),
         )
-        assert config.streams.refuse_roles == (Role.AGENT,)
+        assert config.streams.refuse_roles == (Role.AGENT, Role.MIXED)
 
     def test_the_documented_defaults_are_the_defaults(self) -> None:
         config, problems = check(tomllib.loads(defaults_text()))
@@ -88,7 +88,7 @@ class TestSources:
             [[sources]]
             type = "zmq"
             socket = "SUB"
-            connect = ["tcp://10.0.0.1:5550", "ipc:///run/tap"]
+            connect = ["tcp://127.0.0.1:6550", "ipc:///run/tap"]
             subscribe = "call-"
             roles = ["customer", "agent"]
             [[sources]]
@@ -105,7 +105,7 @@ class TestSources:
         assert isinstance(zmq, ZmqSourceConfig)
         assert isinstance(microphone, MicrophoneSourceConfig)
         assert isinstance(file, FileSourceConfig)
-        assert zmq.connect == ("tcp://10.0.0.1:5550", "ipc:///run/tap")
+        assert zmq.connect == ("tcp://127.0.0.1:6550", "ipc:///run/tap")
         assert zmq.subscribe == ("call-",)
         assert zmq.roles == (Role.CUSTOMER, Role.AGENT)
         assert (microphone.device, microphone.channels) == (2, (1, 2))
@@ -117,7 +117,8 @@ class TestSources:
         ["tcp://*:5550", "tcp://0.0.0.0:*", "tcp://[::1]:5550", "ipc:///run/serd", "inproc://a"],
     )
     def test_endpoints_that_can_be_bound(self, endpoint: str) -> None:
-        assert problems_of(f"[[sources]]\ntype = 'zmq'\nbind = '{endpoint}'") == []
+        plain = "[security]\nallow_plaintext = true"
+        assert problems_of(f"[[sources]]\ntype = 'zmq'\nbind = '{endpoint}'\n{plain}") == []
 
     @pytest.mark.parametrize(
         "endpoint",
@@ -175,7 +176,7 @@ class TestMessages:
             ),
             (
                 "[streams]\nrefuse_roles = ['agents']",
-                'streams.refuse_roles.0: must be one of "customer", "agent", "self", "unknown",'
+                'streams.refuse_roles.0: must be one of "customer", "agent", "self", "mixed", "unknown",'
                 " not 'agents'; did you mean \"agent\"?",
             ),
             ("segment = 3", "segment: must be a table, not 3"),
@@ -190,7 +191,7 @@ class TestMessages:
             ),
             ("sources = 'x'", "sources: must be a list, not 'x'"),
             (
-                "[[sources]]\ntype = 'zmq'\nbnd = 'tcp://*:1'\nconnect = 'tcp://a:1'",
+                "[[sources]]\ntype = 'zmq'\nbnd = 'tcp://*:1'\nconnect = 'tcp://127.0.0.1:1'",
                 "sources.0.bnd: unknown key; did you mean bind?",
             ),
             ("[publish]\nsend_hwm = 0", "publish.send_hwm: must be at least 1, not 0"),
@@ -254,11 +255,11 @@ class TestConflicts:
             ("[streams]\nmax_lag_ms = 500\nbacklog_s = 0.5", "streams.max_lag_ms"),
             ("[[sources]]\ntype = 'zmq'", "sources.0"),
             (
-                "[[sources]]\ntype = 'zmq'\nsocket = 'SUB'\nconnect = 'tcp://a:1'\nsubscribe = []",
+                "[[sources]]\ntype = 'zmq'\nsocket = 'SUB'\nconnect = 'ipc:///a'\nsubscribe = []",
                 "sources.0.subscribe",
             ),
             (
-                "[[sources]]\ntype = 'zmq'\nconnect = 'tcp://a:1'\nsubscribe = ['a']",
+                "[[sources]]\ntype = 'zmq'\nconnect = 'tcp://127.0.0.1:1'\nsubscribe = ['a']",
                 "sources.0.subscribe",
             ),
             (
@@ -272,7 +273,10 @@ class TestConflicts:
                 "sources.1.stream",
             ),
             ("[publish]\nbind = 'tcp://127.0.0.1:5550'", "publish.bind"),
-            ("[publish]\nbind = 'tcp://*:5550'", "publish.bind"),
+            (
+                "[publish]\nbind = 'tcp://*:5550'\n[security]\nallow_plaintext = true",
+                "publish.bind",
+            ),
             ("[publish]\nreplay_bind = 'tcp://127.0.0.1:5556'", "publish.replay_bind"),
             ("[publish]\nbind = 'ipc:///a'\nreplay_bind = 'ipc:///a'", "publish.replay_bind"),
         ],

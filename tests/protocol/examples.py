@@ -10,6 +10,7 @@ from serd.protocol.events import (
     Event,
     GapEvent,
     SegmentLatency,
+    ShadowEvent,
     SpeechEvent,
     StreamEvent,
     UtteranceEvent,
@@ -116,6 +117,32 @@ def utterance(name: str = "call-42/0", **fields: Any) -> UtteranceEvent:
     return UtteranceEvent(**(values | fields))
 
 
+def shadow(name: str = "call-42/0", **fields: Any) -> ShadowEvent:
+    values: dict[str, Any] = {
+        "stream": name,
+        "call_id": "2026-0815",
+        "role": Role.CUSTOMER,
+        "labels": {"queue": "billing"},
+        "utterance": 3,
+        "index": 1,
+        "last": False,
+        "padded": False,
+        "start_s": 12.34,
+        "end_s": 15.34,
+        "start_sample": 98720,
+        "end_sample": 122720,
+        "sample_rate_hz": 8000,
+        "captured_at": utc(UNIX_NS),
+        "label": "angry",
+        "confidence": 0.71,
+        "scores": SCORES,
+        "abstained": False,
+        "model": "next-crnn-2@sha256:cd34ef56ab12",
+        "latency_ms": SegmentLatency(wait=40.1, inference=3.4, total=52.0),
+    }
+    return ShadowEvent(**(values | fields))
+
+
 def gap(name: str = "call-42/0", **fields: Any) -> GapEvent:
     values: dict[str, Any] = {
         "stream": name,
@@ -148,4 +175,4 @@ def daemon(state: Any = "heartbeat", **fields: Any) -> DaemonEvent:
 
 
 def examples() -> list[Event]:
-    return [stream(), speech(), emotion(), utterance(), gap(), daemon()]
+    return [stream(), speech(), emotion(), utterance(), gap(), shadow(), daemon()]

@@ -98,7 +98,7 @@ def test_a_message_overtaken_by_more_than_the_window_is_lost_and_then_late() -> 
     assert steps[0] == Lost(BLOCK, BLOCK, 1)
     assert delivered(steps) == list(range(2, 11))
     assert not sequencer.waiting
-    assert of(Late, list(sequencer.push(*message(1)))) == [Late(message(1)[0], BLOCK)]
+    assert of(Late, list(sequencer.push(*message(1)))) == [Late(*message(1))]
 
 
 def test_a_second_copy_is_a_duplicate_before_and_after_delivery() -> None:

@@ -203,6 +203,7 @@ def valid_metadata(payload: bytes, channels: int) -> bool:
         return False
     call_id, language = value.get("call_id"), value.get("language")
     roles, labels = value.get("roles"), value.get("labels")
+    consent = value.get("consent")
     return (
         (call_id is None or text(call_id, 200))
         and (language is None or text(language, 35))
@@ -210,10 +211,11 @@ def valid_metadata(payload: bytes, channels: int) -> bool:
             roles is None
             or (
                 isinstance(roles, list)
-                and len(roles) == channels
-                and all(role in ("customer", "agent", "self", "unknown") for role in roles)
+                and (len(roles) == channels or (channels == 1 and len(roles) > 1))
+                and all(role is None or isinstance(role, str) for role in roles)
             )
         )
+        and (consent is None or isinstance(consent, bool))
         and (
             labels is None
             or (
@@ -284,7 +286,7 @@ json_values = st.recursive(
 
 @given(
     st.dictionaries(
-        st.sampled_from(["call_id", "roles", "language", "labels", "later"]),
+        st.sampled_from(["call_id", "roles", "language", "labels", "consent", "later"]),
         json_values
         | st.text(max_size=40)
         | st.lists(st.sampled_from(["agent", "self", "Agent"]), max_size=3)
@@ -358,8 +360,27 @@ REFUSED: list[tuple[str, list[bytes]]] = [
     ),
     ("metadata_roles_count", metadata_parts(b'{"roles":["agent"]}', channels=2)),
     ("metadata_roles_count", metadata_parts(b'{"roles":[]}')),
-    ("metadata_unknown_role", metadata_parts(b'{"roles":["Agent"]}')),
+    ("metadata_shape", metadata_parts(b'{"roles":[1]}')),
+    ("metadata_shape", metadata_parts(b'{"consent":"yes"}')),
+    ("metadata_shape", metadata_parts(b'{"consent":1}')),
 ]
+
+
+@pytest.mark.parametrize(
+    ("payload", "channels", "roles"),
+    [
+        (b'{"roles":["Agent"]}', 1, (None,)),
+        (b'{"roles":["customer","agnt"]}', 2, (Role.CUSTOMER, None)),
+        (b'{"roles":[null]}', 1, (None,)),
+        (b'{"roles":["customer","agent"]}', 1, (Role.MIXED,)),
+        (b'{"roles":["customer","customer"]}', 1, (Role.CUSTOMER,)),
+        (b'{"roles":["customer","agnt"]}', 1, (None,)),
+    ],
+)
+def test_roles_that_are_no_roles_and_several_on_one_channel(
+    payload: bytes, channels: int, roles: tuple[Role | None, ...]
+) -> None:
+    assert parse_metadata(payload, channels).roles == roles
 
 
 @pytest.mark.parametrize(("reason", "parts"), REFUSED)

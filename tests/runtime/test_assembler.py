@@ -90,3 +90,39 @@ def test_two_threads_cannot_overtake_each_other() -> None:
     for thread in threads:
         thread.join(10)
     assert [event.start_sample for event in out] == list(range(400))
+
+
+@given(st.integers(1, 4), st.randoms(use_true_random=False))
+def test_a_stream_that_begins_anew_waits_for_its_end(lives: int, random: Random) -> None:
+    out: list[GapEvent] = []
+    assembler = _assembler(out)
+    places: list[tuple[Place, int, int]] = []
+    for life in range(lives):
+        assembler.begin(life, "stream")
+        places += [(assembler.reserve(life), life, number) for number in range(3)]
+        assembler.end(life)
+    random.shuffle(places)
+    for place, life, number in places:
+        assembler.fill(place, partial(_events, life, number))
+    assert [event.stream for event in out] == [str(n) for n in range(lives) for _ in range(3)]
+    assert assembler.pending == 0
+
+
+def test_a_life_that_begins_after_the_end_of_another_waits_for_nothing() -> None:
+    out: list[GapEvent] = []
+    assembler = _assembler(out)
+    for life in range(2):
+        assembler.begin(life, "stream")
+        assembler.say(life, partial(_events, life, 0))
+        assembler.end(life)
+        assert len(out) == life + 1
+
+
+def test_streams_of_other_names_wait_for_nobody() -> None:
+    out: list[GapEvent] = []
+    assembler = _assembler(out)
+    assembler.begin(0, "stream")
+    assembler.reserve(0)
+    assembler.begin(1, "other")
+    assembler.say(1, partial(_events, 1, 0))
+    assert [event.stream for event in out] == ["1"]

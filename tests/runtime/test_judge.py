@@ -30,7 +30,7 @@ class Bench:
         self.progress = 0
         self.clock = FakeClock(monotonic_ns=5_000_000)
         self.assembler = Assembler(self.events.append)
-        self.judge = Judge(self.assembler, MODEL, self.clock, self._progressed)
+        self.judge = Judge(self.assembler, self.clock, self._progressed)
 
     def _progressed(self) -> None:
         self.progress += 1
@@ -50,7 +50,7 @@ class Bench:
 
 
 def _result(job: SegmentJob, calm: float) -> Result:
-    return Result(job, np.array([calm, 1 - calm], np.float32), 2_500_000, 4_000_000, 1)
+    return Result(job, np.array([calm, 1 - calm], np.float32), 2_500_000, 4_000_000, 1, MODEL)
 
 
 def test_a_batch_becomes_emotion_events_and_adds_to_its_utterances() -> None:

@@ -81,8 +81,8 @@ def test_scores_of_a_row_do_not_depend_on_the_others() -> None:
 def test_an_utterance_is_weighted_by_the_duration_of_its_segments() -> None:
     utterance = Utterance(0)
     level = Level(-20.0, 0.0)
-    utterance.add(Span(0, 24_000, 8000, 0, 0.0), {"calm": 1.0, "sad": 0.0}, level)
-    utterance.add(Span(0, 8_000, 8000, 0, 0.0), {"calm": 0.0, "sad": 1.0}, level)
+    utterance.add(Span(0, 24_000, 8000, 0, 0.0), {"calm": 1.0, "sad": 0.0}, level, MODEL)
+    utterance.add(Span(0, 8_000, 8000, 0, 0.0), {"calm": 0.0, "sad": 1.0}, level, MODEL)
     offset = Offset(0, 4, 0, 32_000, "silence", 2, 0.9, 33_000)
     span = Span(0, 32_000, 8000, 4 * 10**9, 0.0)
     event = utterance_event(INFO, span, utterance, offset, MODEL, 12.0)

@@ -80,7 +80,7 @@ class Bench:
         self.governor = Governor(max_lag_ms)
         assembler = Assembler(self.events.append)
         facts = ModelFacts("fake-1", ("neutral", "angry"), 0.3)
-        self.judge = Judge(assembler, facts, self.clock, lambda: None)
+        self.judge = Judge(assembler, self.clock, lambda: None)
         self.speech = SpeechPool(
             pool,
             self.detector,
@@ -89,7 +89,7 @@ class Bench:
             assembler,
             self._judge_at_once,
             lambda job: self.judge.dropped(job, DropReason.OVERLOAD),
-            facts,
+            lambda: facts,
             self.clock,
             itertools.count(),
             lambda: False,
@@ -209,6 +209,28 @@ def test_a_jump_ends_the_range_and_the_next_begins_behind_it() -> None:
     assert bench.gaps("call") == [(512, 1512), (after, after + 2560)]
     assert bench.gaps("call", "device_lost") == [(1512, after)]
     assert bench.said("call")[-3:] == ["gap.overload", "gap.device_lost", "gap.overload"]
+
+
+def test_what_was_lost_within_a_range_is_told_once() -> None:
+    bench = Bench()
+    tap = bench.open("call")
+    bench.push(tap, 0, 512)
+    bench.step()
+    bench.speech.shed([0])
+    bench.push(tap, 512, 1000)
+    bench.table.lose(tap, 800, "lost")
+    bench.push(tap, 2312, 1000)
+    bench.table.lose(tap, 300, "lost")
+    bench.push(tap, 3612, 740)
+    bench.step()
+    bench.speech.take_back([0])
+    told = sorted(bench.gaps("call") + bench.gaps("call", "lost"))
+    assert bench.gaps("call", "lost") == [(1512, 2312), (3312, 3612)]
+    assert told[0][0] == 512
+    assert told[-1][1] == 4352
+    for (_, end), (start, _) in itertools.pairwise(told):
+        assert end == start
+    assert bench.speech.shed_samples == 4352 - 512
 
 
 def test_nothing_skipped_is_nothing_told() -> None:

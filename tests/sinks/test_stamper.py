@@ -66,7 +66,7 @@ def test_json_lines_are_stamped_events(clock: FakeClock) -> None:
         writer.write(event)
     lines = file.getvalue().splitlines()
     assert [decode(line) for line in lines] == events
-    assert [decode(line).cursor for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert [decode(line).cursor for line in lines] == [*range(1, len(events) + 1)]
 
 
 def test_what_the_file_raises_passes_through(clock: FakeClock) -> None:

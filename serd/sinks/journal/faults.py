@@ -1,0 +1,60 @@
+"""What can be wrong with a journal's file, in an operator's words."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import Final
+
+from serd.sinks.journal.store import ForeignFileError
+
+_WORDS: Final = {
+    sqlite3.SQLITE_FULL: (
+        "disk_full",
+        "the disk is full",
+        "make room; journalling goes on by itself",
+    ),
+    sqlite3.SQLITE_READONLY: (
+        "read_only",
+        "it cannot be written",
+        "make the file system and the file writable for serd; journalling goes on by itself",
+    ),
+    sqlite3.SQLITE_CANTOPEN: (
+        "cannot_open",
+        "it cannot be opened",
+        "see that its folder is there and writable for serd; journalling goes on by itself",
+    ),
+    sqlite3.SQLITE_IOERR: (
+        "io_error",
+        "the disk reports an error",
+        "see the kernel's log and the disk's health; journalling goes on by itself",
+    ),
+    sqlite3.SQLITE_BUSY: (
+        "locked",
+        "another program keeps it locked",
+        "end that program (fuser names it); journalling goes on by itself",
+    ),
+    sqlite3.SQLITE_CORRUPT: ("corrupt", "its content is damaged", ""),
+    sqlite3.SQLITE_NOTADB: ("corrupt", "it is not a database", ""),
+}
+
+
+def is_corrupt(error: Exception) -> bool:
+    """Whether the file itself is at fault, so that another attempt with it would fail alike."""
+    return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def describe(error: Exception) -> tuple[str, str, str]:
+    """A code, what is wrong, and what to do about it."""
+    if isinstance(error, ForeignFileError):
+        return "foreign_file", str(error), "give [journal] another path, or move the file away"
+    if isinstance(error, OSError):
+        return "cannot_open", os.strerror(error.errno or 0), "see the permissions of its folder"
+    return _WORDS.get(
+        _code(error), ("sqlite_error", str(error), "journalling is tried again every second")
+    )
+
+
+def _code(error: Exception) -> int:
+    # The lowest byte is the kind; extended codes say more in those above.
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF

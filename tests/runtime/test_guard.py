@@ -1,0 +1,215 @@
+"""The guard with real sockets: who gets in, and what is counted of those who do not."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+import zmq
+from structlog.testing import capture_logs
+
+from serd.curve import CurveKeys, Door, Link
+from serd.runtime.guard import Guard
+from serd.runtime.zap import Peer, Policy
+from tests.fakes import FakeClock, wait_until
+
+Context = zmq.Context[zmq.Socket[bytes]]
+
+SERVER, TAP, DASHBOARD, STRANGER = (CurveKeys.generate() for _ in range(4))
+POLICY = Policy(
+    [
+        Peer("tap", TAP.public, frozenset({"send"})),
+        Peer("dashboard", DASHBOARD.public, frozenset({"subscribe", "replay"})),
+    ]
+)
+
+
+class Site:
+    """A guarded PULL socket and peers that try it."""
+
+    def __init__(self, context: Context, *, curve: bool = True, most: int = 100) -> None:
+        self.refused: list[tuple[str, str]] = []
+        self.clock = FakeClock()
+        self.guard = Guard(
+            context,
+            self.clock,
+            POLICY,
+            100,
+            most,
+            lambda address, why: self.refused.append((address, why)),
+        )
+        self.guard.start()
+        self.door = Door(SERVER if curve else None, self.guard.watch, self.guard.may)
+        self._context = context
+        self._stack = ExitStack()
+        self.pull = context.socket(zmq.PULL)
+        self.door.serve(self.pull, "send")
+        # Nobody is to wait ten seconds for a silent peer here.
+        self.pull.setsockopt(zmq.HANDSHAKE_IVL, 300)
+        self.port = self.pull.bind_to_random_port("tcp://127.0.0.1")
+
+    def push(self, link: Link | None) -> zmq.Socket[bytes]:
+        push = self._stack.enter_context(self._context.socket(zmq.PUSH))
+        push.linger = 0
+        if link is not None:
+            link.reach(push)
+        push.connect(f"tcp://127.0.0.1:{self.port}")
+        push.send(b"audio", zmq.NOBLOCK)
+        return push
+
+    def raw(self) -> socket.socket:
+        return self._stack.enter_context(socket.create_connection(("127.0.0.1", self.port)))
+
+    def connect_and_leave(self) -> None:
+        raw = self.raw()
+        wait_until(lambda: self.count("connections") == 1, "it to be seen")
+        raw.close()
+
+    def count(self, name: str) -> int:
+        return self.guard.counts().get(name, 0)
+
+    def close(self) -> None:
+        self._stack.close()
+        self.door.close(self.pull)
+        self.guard.stop()
+
+
+@pytest.fixture
+def site(zmq_context: Context) -> Iterator[Site]:
+    site = Site(zmq_context)
+    yield site
+    site.close()
+
+
+def test_a_peer_with_the_right_key_sends_under_its_name(site: Site) -> None:
+    site.push(Link(TAP, SERVER.public))
+    frame = site.pull.recv(copy=False)
+    assert frame.bytes == b"audio"
+    who = site.door.who(frame)
+    assert who == f"tap/{TAP.public[:8]}"
+    assert site.door.may(who, "send")
+    assert not site.door.may(who, "replay")
+    wait_until(lambda: site.count("handshakes") == 1, "the handshake to be counted")
+    assert site.count("connections") == 1
+
+
+@pytest.mark.parametrize(
+    ("link", "counter"),
+    [
+        (Link(STRANGER, SERVER.public), "refused.unknown_key"),
+        (Link(DASHBOARD, SERVER.public), "refused.not_permitted"),
+        (Link(TAP, STRANGER.public), "handshake_failures.wrong_key"),
+        (None, "handshake_failures.no_curve"),
+    ],
+)
+def test_others_do_not_get_in_and_are_counted(site: Site, link: Link | None, counter: str) -> None:
+    site.push(link)
+    wait_until(lambda: site.count(counter), counter)
+    good = site.push(Link(TAP, SERVER.public))
+    good.send(b"last")
+    received = [site.pull.recv(), site.pull.recv()]
+    assert received == [b"audio", b"last"]
+    if counter.startswith("refused"):
+        assert site.refused[0] == ("127.0.0.1", counter.removeprefix("refused."))
+
+
+@pytest.mark.parametrize(
+    ("sent", "counter"),
+    [
+        (b"GET / HTTP/1.0\r\n\r\n" * 20, "handshake_failures.garbage"),
+        (b"\xff" + bytes(8) + b"\x7f\x03\x01NOISE" + bytes(47), "handshake_failures.garbage"),
+    ],
+)
+def test_garbage_is_counted_and_hurts_nobody(site: Site, sent: bytes, counter: str) -> None:
+    raw = site.raw()
+    raw.sendall(sent)
+    raw.shutdown(socket.SHUT_WR)
+
+    def failed() -> int:
+        return sum(
+            count
+            for name, count in site.guard.counts().items()
+            if name.startswith("handshake_failures.")
+        )
+
+    wait_until(failed, counter)
+    site.push(Link(TAP, SERVER.public))
+    assert site.pull.recv() == b"audio"
+
+
+def test_a_half_open_handshake_is_given_up_and_its_descriptor_freed(site: Site) -> None:
+    raw = site.raw()
+    wait_until(lambda: site.count("handshake_failures.timeout") == 1, "the time-out")
+    while raw.recv(4096):
+        pass
+    assert site.count("connections") == 0
+
+
+def test_failures_are_logged_with_the_address_once_a_minute(zmq_context: Context) -> None:
+    site = Site(zmq_context)
+    with capture_logs() as logs:
+        for number in range(5):
+            site.connect_and_leave()
+            wait_until(
+                lambda: site.count("handshake_failures.closed") == number + 1,  # noqa: B023
+                "a failure",
+            )
+        site.clock.advance(61)
+        site.connect_and_leave()
+        wait_until(lambda: site.count("handshake_failures.closed") == 6, "a failure")
+        site.close()
+    told = [entry for entry in logs if entry["event"] == "handshake.failed"]
+    assert told[0]["count"] == 1
+    assert len(told) in {2, 3}
+    assert sum(entry["count"] for entry in told) == 6
+    assert {entry["address"] for entry in told} == {"127.0.0.1"}
+    assert {entry["reason"] for entry in told} == {"closed"}
+    assert all(entry["why"] for entry in told)
+
+
+def test_more_connections_of_an_address_than_allowed_are_shut(zmq_context: Context) -> None:
+    site = Site(zmq_context, curve=False, most=3)
+    kept = [site.raw() for _ in range(3)]
+    wait_until(lambda: site.count("connections") == 3, "three connections")
+    extra = site.raw()
+    extra.settimeout(10)
+    while extra.recv(4096):
+        pass
+    assert site.count("refused.peer_connections") == 1
+    kept[0].close()
+    wait_until(lambda: site.count("connections") == 2, "room for another")
+    site.push(None)
+    assert site.pull.recv() == b"audio"
+    site.close()
+
+
+def test_a_key_that_is_taken_from_the_list_is_refused_from_then_on(site: Site) -> None:
+    push = site.push(Link(TAP, SERVER.public))
+    who = site.door.who(site.pull.recv(copy=False))
+    site.guard.policy = Policy([])
+    assert not site.door.may(who, "send")
+    push.close()
+    site.push(Link(TAP, SERVER.public))
+    wait_until(lambda: site.count("refused.unknown_key"), "the refusal")
+    site.guard.policy = POLICY
+    assert site.pull.recv() == b"audio"
+
+
+def test_a_new_key_under_an_old_name_is_another_peer() -> None:
+    old = Peer("tap", TAP.public, frozenset({"send"}))
+    policy = Policy([Peer("tap", STRANGER.public, frozenset({"send"}))])
+    assert not policy.may(old.identity, "send")
+
+
+def test_who_is_asked_nothing_sensible_gets_no_answer() -> None:
+    assert POLICY.decide([]) is None
+    assert POLICY.decide([b"2.0", b"1", b"send", b"127.0.0.1", b"", b"CURVE", b"x" * 32]) is None
+    for mechanism, credentials in ((b"NULL", []), (b"PLAIN", [b"a", b"b"]), (b"CURVE", [b""])):
+        decision = POLICY.decide(
+            [b"1.0", b"1", b"send", b"127.0.0.1", b"", mechanism, *credentials]
+        )
+        assert decision is not None
+        assert decision.reply[2] == b"300"
+        assert decision.why == "unknown_key"
