@@ -9,6 +9,9 @@ PEERS_ARGS ?=
 STREAMS ?= 60
 SECONDS ?= 60
 HOURS ?= 24
+KILLS ?= 200
+DAYS ?= 30
+MESSAGES ?= 10000000
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -20,7 +23,7 @@ PEERS := .venv-peers
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-peers test-audio test-system test-oldest soak wheel demo-recording clean
+.PHONY: help demo test lint format bench bench-peers test-audio test-system test-oldest soak faults fuzz wheel demo-recording clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' \
@@ -79,6 +82,14 @@ test-system: $(DEVELOPMENT)  ## the units under a booted systemd (root; 3 minute
 
 soak: $(DEVELOPMENT)  ## a day of audio through one daemon, as fast as it goes (HOURS=24)
 	SERD_SOAK=$(HOURS) $(BIN)/python -m pytest -s tests/soak $(PYTEST_ARGS)
+
+faults: $(DEVELOPMENT)  ## kill, flood, starve and disconnect real daemons at length (KILLS=200 DAYS=30)
+	SERD_FAULTS_KILLS=$(KILLS) SERD_FAULTS_DAYS=$(DAYS) SERD_FAULTS_CALLS_A_DAY=10000 \
+		$(BIN)/python -m pytest -s tests/faults $(PYTEST_ARGS)
+
+fuzz: $(DEVELOPMENT)  ## fuzz every decoder, guided by coverage (MESSAGES=10000000, 20 minutes)
+	@$(PIP) --editable '.[cpu,dev,fuzz]'
+	$(BIN)/python -m tests.fuzz --messages $(MESSAGES)
 
 bench: $(RUNTIME)  ## calls in real time: loss, latency, load (STREAMS=60 SECONDS=60)
 	$(BIN)/serd bench --streams $(STREAMS) --seconds $(SECONDS)

@@ -35,7 +35,7 @@ def test_every_event_has_a_literal_name_of_lowercase_dotted_words() -> None:
 
 
 def test_the_page_lists_every_event_with_its_levels(listed: dict[str, set[str]]) -> None:
-    named = defaultdict(set)
+    named: dict[str, set[str]] = defaultdict(set)
     for call in CALLS:
         named[call.name or ""] |= call.levels
     assert listed == named

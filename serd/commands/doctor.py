@@ -15,7 +15,9 @@ from serd.commands.common import config_options, output
 from serd.config.loading import load
 from serd.config.schema import Config
 from serd.runtime import checks, checks_devices
+from serd.runtime.audit import audit_path
 from serd.runtime.checks import Finding, Level
+from serd.runtime.journalling import journal_path
 
 _STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
 _FAILED = 1
@@ -72,15 +74,21 @@ def examine(config: Config) -> Iterator[Finding]:
 
 
 def _disks(config: Config) -> Iterator[Finding]:
-    state = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
-    # Not run by the service manager, but the place that it would name can be looked at.
-    folder = Path(state or "/var/lib/serd")
-    for what, key, path, max_mib, name in (
-        ("journal", "journal.path", config.journal.path, config.journal.max_mib, "events.sqlite"),
-        ("audit log", "audit.path", config.audit.path, config.audit.max_mib, "audit.jsonl"),
+    # Not run by the service manager, but the folders that it would name can be looked at.
+    places = {"STATE_DIRECTORY": "/var/lib/serd", "LOGS_DIRECTORY": "/var/log/serd"}
+    environ = {
+        name: os.environ.get(name) or usual
+        for name, usual in places.items()
+        if name in os.environ or Path(usual).is_dir()
+    }
+    journal = journal_path(config.journal.path, environ)
+    audit = audit_path(config.audit.path, environ)
+    for what, path, max_mib in (
+        ("journal", journal, config.journal.max_mib),
+        ("audit log", audit, config.audit.max_mib),
     ):
-        if path == "auto" and not folder.exists():
-            yield checks.ok(what, "in memory alone: no state directory (see systemd/README.md)")
-        elif path:
-            place = folder / name if path == "auto" else Path(path)
-            yield from checks.disk(what, key, place, max_mib)
+        if path is None:
+            yield checks.ok(what, "none on disk")
+        else:
+            key = "journal.path" if what == "journal" else "audit.path"
+            yield from checks.disk(what, key, path, max_mib)

@@ -53,21 +53,19 @@ _COLUMNS: Final = (
 Show = Callable[[StoredEvent], None]
 
 
-class _Moment(click.ParamType[datetime]):
+def _moment(_ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
     """A point in time: ``2h`` ago, or RFC 3339; local time where no zone is given."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> datetime:
-        if isinstance(value, datetime):
-            return value
-        ago = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", value)
-        if ago:
-            return datetime.now(UTC) - timedelta(seconds=float(ago[1]) * _UNITS[ago[2]])
-        try:
-            return datetime.fromisoformat(value).astimezone(UTC)
-        except ValueError:
-            self.fail(f"{value!r} is neither like 2h, 30m or 7d nor like 2026-01-31T09:30", param)
+    if value is None:
+        return None
+    ago = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", value)
+    if ago:
+        return datetime.now(UTC) - timedelta(seconds=float(ago[1]) * _UNITS[ago[2]])
+    try:
+        return datetime.fromisoformat(value).astimezone(UTC)
+    except ValueError:
+        raise click.BadParameter(
+            f"{value!r} is neither like 2h, 30m or 7d nor like 2026-01-31T09:30", param=param
+        ) from None
 
 
 @click.command("events", short_help="Show the events of a journal.")
@@ -79,8 +77,10 @@ class _Moment(click.ParamType[datetime]):
     help="The journal; by default that of the service, $STATE_DIRECTORY/events.sqlite or"
     f" {_SYSTEM_PATH}.",
 )
-@click.option("--since", type=_Moment(), help="From then on: 2h ago, or 2026-01-31T09:30.")
-@click.option("--until", type=_Moment(), help="Up to then.")
+@click.option(
+    "--since", metavar="TIME", callback=_moment, help="From then on: 2h ago, or 2026-01-31T09:30."
+)
+@click.option("--until", metavar="TIME", callback=_moment, help="Up to then.")
 @click.option("--after", metavar="ID", help="Only events after this one, by its id or cursor.")
 @click.option(
     "--topic",

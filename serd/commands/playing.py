@@ -252,7 +252,7 @@ def _gate(context: zmq.Context[zmq.Socket[bytes]], curve: Link) -> ThreadAuthent
     """Lets in the one receiver whose key was given."""
     gate = ThreadAuthenticator(context)
     gate.start()
-    gate.configure_curve_callback("*", _OnlyKey(curve.peer_key))
+    gate.configure_curve_callback("send", _OnlyKey(curve.peer_key))
     return gate
 
 

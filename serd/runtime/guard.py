@@ -117,7 +117,7 @@ class Guard:
         self._tally = Tally(_tell, clock)
         self._waker = Waker()
         self._numbers = itertools.count()
-        self._new: deque[tuple[str, Right]] = deque()
+        self._new: deque[tuple[str, Right, threading.Event]] = deque()
         self._watched: dict[Socket, _Watched] = {}
         self._by_address: Counter[str] = Counter()
         self._stopping = False
@@ -141,8 +141,12 @@ class Guard:
         """Watch the connections of a socket. Called by the thread that owns it."""
         endpoint = f"inproc://serd.guard.{next(self._numbers)}"
         socket.monitor(endpoint, _EVENTS)
-        self._new.append((endpoint, right))
+        # Until somebody has connected to it, whatever ends a monitor waits within libzmq, and pyzmq
+        # would hold the interpreter's lock all the while.
+        connected = threading.Event()
+        self._new.append((endpoint, right, connected))
         self._waker.wake()
+        connected.wait()
 
     def may(self, who: str, right: Right) -> bool:
         """Whether a peer that was let in would be let in now."""
@@ -173,13 +177,14 @@ class Guard:
         while not self._stopping:
             self._waker.clear()
             while self._new:
-                endpoint, right = self._new.popleft()
+                endpoint, right, connected = self._new.popleft()
                 monitor = self._context.socket(zmq.PAIR)
                 # Without a bound: at one, libzmq's thread would wait here, and all sockets with it.
                 monitor.setsockopt(zmq.RCVHWM, 0)
                 monitor.connect(endpoint)
                 self._watched[monitor] = _Watched(right, monitor)
                 poller.register(monitor, zmq.POLLIN)
+                connected.set()
             ready = dict(poller.poll(_FLUSH_MS))
             if handler in ready:
                 self._answer(handler)
@@ -215,7 +220,13 @@ class Guard:
                 return True
             if message["event"] == zmq.EVENT_MONITOR_STOPPED:
                 return False
-            self._note(watched, message["event"], message["value"], message["endpoint"].decode())
+            try:
+                self._note(
+                    watched, message["event"], message["value"], message["endpoint"].decode()
+                )
+            except Exception:
+                # One event less is counted. Without this thread libzmq's would come to a halt.
+                _log.exception("guard.failed", socket=watched.right)
         return True
 
     def _forget(self, watched: _Watched) -> None:

@@ -106,8 +106,8 @@ class Security:
     def let_in(self, config: Config, subscribers: Subscribers) -> None:
         """Put the peers of another configuration into force.
 
-        New peers are let in from their next attempt on, which is a tenth of a second away. Of who
-        is no longer listed, or has lost a right or changed its key, subscribers are cut off here,
+        New peers are let in from their next attempt on, which comes within ten seconds. Of who is
+        no longer listed, or has lost a right or changed its key, subscribers are cut off here,
         requests are refused from the next on, and audio is from within a second.
         """
         before = len(self.guard.policy)

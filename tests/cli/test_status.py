@@ -93,7 +93,7 @@ def test_one_that_is_not_well_says_why(capsys: pytest.CaptureFixture[str]) -> No
     [
         (["--url", "http://127.0.0.1:1"], "no daemon answers at http://127.0.0.1:1"),
         (["--url", "nonsense"], "no daemon answers at nonsense"),
-        (["--set", "metrics.bind="], 'metrics.bind is ""'),
+        (["--set", 'metrics.bind=""'], 'metrics.bind is ""'),
     ],
 )
 def test_nobody_there(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:

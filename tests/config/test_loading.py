@@ -77,7 +77,7 @@ class TestDefaults:
     def test_every_line_says_what_a_key_means(self) -> None:
         for line in defaults_text().splitlines():
             if re.match(r"(# )?[a-z_]+ = ", line) and 'type = "' not in line:
-                named_above = line.startswith(("# name", "# roles = []"))
+                named_above = line.startswith(("# name", "# roles = []", "# consent = false"))
                 assert named_above or line.count("#") == (2 if line.startswith("#") else 1), line
 
 

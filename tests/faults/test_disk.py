@@ -23,11 +23,11 @@ MIB = 1 << 20
 
 @contextmanager
 def _small_disk(folder: Path, options: str = "") -> Iterator[Path]:
-    """A file system of 8 MiB."""
+    """A file system of 40 MiB."""
     if os.geteuid() != 0:
         pytest.skip("needs root, to mount a small file system")
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size=8m{options}", "serd-test", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size=40m{options}", "serd-test", str(folder)]
     done = subprocess.run(mount, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"cannot mount a small file system: {done.stderr.strip()}")

@@ -73,7 +73,9 @@ def test_memory_stays_where_the_first_day_left_it(tmp_path: Path) -> None:
         "publish.keep_events=1000",
     )
     memory: list[int] = []
-    with Service(tmp_path, overrides) as service, pushing(service.pull) as push:
+    # One heap for all threads: which thread's was used last would be all that one sees.
+    environ = {"MALLOC_ARENA_MAX": "1"}
+    with Service(tmp_path, overrides, environ=environ) as service, pushing(service.pull) as push:
         beats = Collector(service.events, "daemon.heartbeat")
         for day in range(DAYS):
             for message in _day(day, speech):
@@ -85,15 +87,17 @@ def test_memory_stays_where_the_first_day_left_it(tmp_path: Path) -> None:
                 120,
             )
             memory.append(service.daemon.memory_kib())
-        counts = beats.events[-1]["counts"]
+        messages = beats.events[-1]["counts"]["intake.messages"]
         print(f"resident KiB after each of {DAYS} days of {CALLS_A_DAY} calls: {memory}")
         beats.close()
-        assert counts["intake.messages"] > 6 * DAYS * CALLS_A_DAY
-        assert counts["assembler.pending"] == 0
+        assert messages > 6 * DAYS * CALLS_A_DAY
         assert service.daemon.stop() == 0
-    settled = np.array(memory[1:])
-    calls = CALLS_A_DAY * np.arange(len(settled))
-    # Allocators give and take some pages; what grows with the calls is a line.
-    bytes_a_call = 1024 * float(np.polyfit(calls, settled, 1)[0])
-    print(f"{bytes_a_call:.1f} bytes a call")
-    assert settled[-1] - settled[0] < 1024 + 0.02 * settled[0], memory
+        # Nothing waits for ever either.
+        assert service.daemon.logged("stopped")[0]["drained"] is True
+    # Allocators give and take some pages; what is kept of every call shows between the ends.
+    settled = memory[1:]
+    third = max(1, len(settled) // 3)
+    early, late = np.median(settled[:third]), np.median(settled[-third:])
+    calls = CALLS_A_DAY * (len(settled) - third)
+    print(f"{1024 * (late - early) / calls:.1f} bytes a call over {calls} calls")
+    assert late - early < 2048 + 0.02 * early, memory

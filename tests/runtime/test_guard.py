@@ -213,3 +213,14 @@ def test_who_is_asked_nothing_sensible_gets_no_answer() -> None:
         assert decision is not None
         assert decision.reply[2] == b"300"
         assert decision.why == "unknown_key"
+
+
+def test_a_socket_may_be_closed_as_soon_as_it_is_watched(zmq_context: Context) -> None:
+    guard = Guard(zmq_context, FakeClock(), Policy(), 100, 100)
+    guard.start()
+    door = Door(None, guard.watch)
+    for _ in range(20):
+        socket = zmq_context.socket(zmq.PULL)
+        door.serve(socket, "send")
+        door.close(socket)
+    guard.stop()

@@ -101,6 +101,20 @@ def test_an_utterance_without_a_judged_segment_says_nothing() -> None:
     assert event.segments_lost == 1
 
 
+def test_an_utterance_of_two_models_is_that_of_the_later_one() -> None:
+    utterance = Utterance(0)
+    later = ModelFacts("test-2@sha256:1", ("low", "high"), 0.6)
+    utterance.add(Span(0, 24_000, 8000, 0, 0.0), {"calm": 1.0, "sad": 0.0}, Level(-10, 0.5), MODEL)
+    utterance.add(Span(0, 8_000, 8000, 0, 0.0), {"low": 0.25, "high": 0.75}, Level(-10, 0.5), later)
+    offset = Offset(0, 4, 0, 32_000, "silence", 2, 0.9, 33_000)
+    # The one in use by now may be a third.
+    event = utterance_event(INFO, Span(0, 1, 8000, 0, 0.0), utterance, offset, MODEL, 12.0)
+    assert (event.model, event.segments, event.segments_lost) == (later.identity, 1, 0)
+    assert event.scores == {"low": 0.25, "high": 0.75}
+    # How loud it was does not depend on who judged it.
+    assert (event.level_dbfs, event.clipped_ratio) == (-10.0, 0.5)
+
+
 def test_lost_audio_is_attributed_to_the_spans_it_lies_in() -> None:
     pool = RowPool(8000, 1, 8000)
     pool.anchor(0, 0, 10**18)

@@ -33,12 +33,9 @@ def test_send_and_listen_with_keys(
     write_secret(dashboard, DASHBOARD)
     with guarded(tmp_path) as daemon:
         keys = ["--peer-key", SERVER.public]
+        listen = f"listen {daemon.events} --topic stream. --json --count 1 --replay {daemon.replay}"
         listening = threading.Thread(
-            target=execute,
-            args=(
-                ["listen", daemon.events, "--topic", "stream.", "--json", "--count", "1"]
-                + ["--replay", daemon.replay, "--key", str(dashboard), *keys],
-            ),
+            target=execute, args=([*listen.split(), "--key", str(dashboard), *keys],)
         )
         listening.start()
         sent = execute(
@@ -66,7 +63,8 @@ def test_send_that_binds_takes_no_other_receiver(
     def receive() -> None:
         wrong.connect(endpoint)
         # Not before the stranger has been turned away.
-        turned_away.set() if monitor.poll(20_000) else None
+        if monitor.poll(20_000):
+            turned_away.set()
         right.connect(endpoint)
 
     turned_away = threading.Event()

@@ -104,3 +104,15 @@ def test_a_closed_stream_is_forgotten_and_its_namesakes_are_not() -> None:
     last.forget("a")
     assert [event.topic for event in last.after(0).events] == [b"emotion.ab", b"daemon.ready"]
     assert len(last) == 2
+
+
+def test_a_shadows_events_are_no_last_values() -> None:
+    last = LastValues()
+    last.keep(StoredEvent(1, b"emotion.call", b"{}"))
+    last.keep(StoredEvent(2, b"shadow.call", b"{}"))
+    newest = last.newest(b"")
+    assert newest is not None
+    assert newest.topic == b"emotion.call"
+    last.forget("call")
+    last.keep(StoredEvent(3, b"shadow.call", b"{}"))
+    assert len(last) == 0

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from serd.protocol.events import DaemonEvent, Event, decode, utc
+from serd.protocol.events import DaemonEvent, Event, ShadowEvent, decode, utc
 from serd.sinks.jsonl import JsonlWriter
 from serd.sinks.stamper import Stamper, new_run_id
 from tests.fakes import FakeClock
@@ -21,7 +21,7 @@ def test_cursors_count_all_events_and_seq_those_of_a_stream(clock: FakeClock) ->
     assert [stamper.stamp(event) for event in events] == [False] * 4
     assert [event.cursor for event in events] == [1, 2, 3, 4]
     assert [event.id for event in events] == [f"{RUN}-{n}" for n in range(1, 5)]
-    assert [e.seq for e in events if not isinstance(e, DaemonEvent)] == [0, 0, 1]
+    assert [e.seq for e in events if not isinstance(e, DaemonEvent | ShadowEvent)] == [0, 0, 1]
     assert {event.emitted_at for event in events} == {utc(clock.unix_ns())}
     assert stamper.last_cursor == 4
 
@@ -74,3 +74,21 @@ def test_what_the_file_raises_passes_through(clock: FakeClock) -> None:
     file.close()
     with pytest.raises(ValueError, match="closed"):
         JsonlWriter(file, Stamper(RUN, clock)).write(make.stream())
+
+
+def test_a_shadow_takes_a_cursor_and_no_place_in_its_stream(clock: FakeClock) -> None:
+    stamper = Stamper(RUN, clock)
+    events: list[Event] = [
+        make.stream(),
+        make.shadow(),
+        make.emotion(),
+        make.stream(state="closed"),
+    ]
+    late = make.shadow()
+    for event in (*events, late):
+        stamper.stamp(event)
+    assert [event.seq for event in events if not isinstance(event, DaemonEvent | ShadowEvent)] == [0, 1, 2]
+    assert (late.cursor, late.id) == (5, f"{RUN}-5")
+    opened = make.stream()
+    stamper.stamp(opened)
+    assert opened.seq == 0

@@ -6,6 +6,7 @@ are (k + 1) times `HIDDEN`, so that what was heard tells which pause it belongs 
 
 from __future__ import annotations
 
+import random
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from serd.protocol.tap import Flag
 from serd.rows import Paused, Resumed
 from serd.sources.burst import Burst
 from serd.sources.intake import IntakeOptions
-from serd.types import Encoding, Int16Array, Role
+from serd.types import Int16Array
 from tests.sources.intake_bench import Bench, FakeSource, Tap
 
 WINDOW = IntakeOptions().reorder_messages
@@ -86,7 +87,7 @@ def hand_over(bench: Bench, sent: list[Sent], sizes: list[int]) -> None:
         bench.table.flush_pending(bench.clock.monotonic_ns())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     RUNS,
     st.lists(st.integers(0, WINDOW), min_size=1, max_size=13),
@@ -118,29 +119,30 @@ def test_order_load_and_bulk_let_nothing_through(
         assert int((heard == SPOKEN).sum()) == spoken + BLOCK
 
 
-@settings(max_examples=150, deadline=None)
-@given(RUNS, st.randoms(use_true_random=False), st.floats(0, 0.3), st.floats(0, 0.3))
+@settings(max_examples=100, deadline=None)
+@given(RUNS, st.integers(0, 2**32), st.sampled_from([0, 0.1, 0.3]), st.sampled_from([0, 0.2]))
 def test_whatever_is_lost_doubled_or_late_nothing_is_heard_once_a_pause_is_here(
     runs: list[tuple[int, int, bool]],
-    random: object,
+    seed: int,
     loss: float,
     doubles: float,
 ) -> None:
-    chance = random.random  # type: ignore[attr-defined]
+    # Hundreds of draws from hypothesis itself would cost more than what is tested.
+    chance = random.Random(seed).random
     sent = conversation(runs)
     arriving = [message for message in sent[1:] if chance() >= loss]
     arriving += [message for message in arriving if chance() < doubles]
     delays = [int(chance() * 3 * WINDOW) for _ in arriving]
     bench = Bench()
     bench.send(*sent[0].parts)
-    before = len(bench.heard("call"))
+    bench.read()
     here: set[int] = set()
     for message in shuffled(arriving, delays or [0]):
         bench.send(*message.parts)
         if message.pause is not None:
             here.add(message.pause)
-        heard = bench.heard("call")
-        new, before = heard[before:], len(heard)
+        bench.audio["call"].clear()
+        new = bench.heard("call")
         assert not {HIDDEN * (number + 1) for number in here} & set(new.tolist())
 
 

@@ -20,6 +20,10 @@ COMMAND_TIMEOUT_S = 120.0
 Json = dict[str, Any]
 
 
+class CannotBootError(Exception):
+    """Containers do not boot here."""
+
+
 class Machine:
     """What `booted` yields.
 
@@ -138,8 +142,8 @@ def booted(root: Path, binds: dict[Path, str], log: Path) -> Iterator[Machine]:
 
     Raises
     ------
-    RuntimeError
-        It does not boot here; the message ends with the last it said.
+    CannotBootError
+        The message ends with the last it said.
     """
     command = ["systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit"]
     command += ["--private-network", "--volatile=overlay", "--console=pipe"]
@@ -159,7 +163,7 @@ def booted(root: Path, binds: dict[Path, str], log: Path) -> Iterator[Machine]:
         )
         leader = _leader(process.pid)
         if leader is None:
-            raise RuntimeError(f"systemd-nspawn cannot boot here: {log.read_text()[-400:]}")
+            raise CannotBootError(f"systemd-nspawn cannot boot here: {log.read_text()[-400:]}")
         yield Machine(leader)
     finally:
         for child in _children(process.pid):

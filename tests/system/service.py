@@ -10,7 +10,7 @@ from tests.fakes import wait_until
 from tests.system.machine import Json, Lines, Machine
 
 UNITS = Path(__file__).parents[2] / "systemd"
-PYTHON = "/opt/serd/bin/python"
+PYTHON = "/opt/serd/1/bin/python"
 TAP, EVENTS = "tcp://127.0.0.1:5550", "tcp://127.0.0.1:5556"
 CONFIG = """\
 [daemon]

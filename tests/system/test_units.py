@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ LARGEST_EXPOSURE = 1.2
 
 
 def _of_a_call(event: Json) -> bool:
-    return event["type"] != "daemon"
+    return bool(event["type"] != "daemon")
 
 
 def _is(kind: str, **values: object) -> Callable[[Json], bool]:
@@ -78,6 +79,8 @@ def test_it_runs_as_nobody_in_particular_and_keeps_audio_off_the_disk(service: S
     assert int(service.machine.run("cat", f"{process}/coredump_filter"), 16) == 0
     for folder in ("/var/lib/private/serd", "/var/log/private/serd", "/run/serd"):
         assert service.machine.run("stat", "--format=%a %u", folder) == f"700 {uid}\n"
+    threads = service.machine.run("sh", "-c", f"cat {process}/task/*/comm").split()
+    assert {"serd-ingest", "serd-speech", "serd-inference", "serd-publish"} <= set(threads)
 
 
 def test_calls_become_events(service: Service) -> None:
@@ -208,12 +211,39 @@ def test_an_instance_runs_beside_the_service(service: Service) -> None:
         two.forget()
 
 
+def test_the_secret_key_is_a_credential_and_keeps_strangers_out(
+    service: Service, drop_in: list[str]
+) -> None:
+    machine, serd = service.machine, "/opt/serd/bin/serd"
+    keys = {name: f"/etc/serd/keys/{name}.secret" for name in ("serd", "dashboard")}
+    public = {}
+    for name, path in keys.items():
+        machine.run("rm", "-f", path)
+        machine.run(serd, "keygen", path)
+        public[name] = machine.run(serd, "keygen", "--public", path).strip()
+    assert machine.run("stat", "--format=%a %u", keys["serd"]) == "600 0\n"
+    machine.write(
+        "/etc/serd/serd.toml",
+        f"{CONFIG}[security]\ncurve = true\n[[security.peers]]\nname = 'dashboard'\n"
+        f"public_key = '{public['dashboard']}'\nmay = ['subscribe']\n",
+    )
+    drop_in.append("/etc/systemd/system/serd.service.d/curve.conf")
+    machine.write(drop_in[0], (UNITS / "drop-ins" / "curve.conf").read_text())
+    service.restart()
+    keyed = [f"--key={keys['dashboard']}", f"--peer-key={public['serd']}"]
+    event = machine.run(serd, "listen", "--json", "--count=1", *keyed)
+    assert json.loads(event)["type"] == "daemon"
+    with service.listen() as stranger:
+        wait_until(lambda: service.logged("handshake.failed"), "a handshake to fail")
+        assert stranger.count == 0
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in (UNITS / "drop-ins").glob("*.conf")))
 def test_it_starts_with_the_drop_in(service: Service, drop_in: list[str], name: str) -> None:
     drop_in.append(f"/etc/systemd/system/serd.service.d/{name}.conf")
     text = (UNITS / "drop-ins" / f"{name}.conf").read_text()
     service.machine.run("install", "-d", "-m", "700", "/etc/serd/keys")
-    service.machine.write("/etc/serd/keys/serd.secret", "x")
+    service.machine.run("touch", "/etc/serd/keys/serd.secret")
     service.machine.write(drop_in[0], text)
     service.restart()
     assert service.show("ActiveState") == "active"

@@ -118,10 +118,14 @@ class Store:
         for first, run_id in db.execute(
             "SELECT first, run_id FROM runs WHERE last IS NULL AND first < ?", (run.first,)
         ).fetchall():
+            (end,) = db.execute(
+                "SELECT coalesce(min(first), ?) FROM runs WHERE first > ?", (run.first, first)
+            ).fetchone()
             (last,) = db.execute(
-                "SELECT coalesce(max(cursor), ?1 - 1) FROM events WHERE cursor >= ?1 AND cursor <"
-                " (SELECT coalesce(min(first), ?2) FROM runs WHERE first > ?1)",
-                (first, run.first),
+                "SELECT max(?1 - 1,"
+                " coalesce((SELECT max(cursor) FROM events WHERE cursor >= ?1 AND cursor < ?2), 0),"
+                " coalesce((SELECT max(last) FROM gaps WHERE first >= ?1 AND first < ?2), 0))",
+                (first, end),
             ).fetchone()
             if marked is not None and marked.run_id == run_id and marked.last > last:
                 self._add_gap(last + 1, marked.last)
@@ -228,7 +232,7 @@ class Store:
         """Return some free pages to the file system if there are many; whether there were."""
         (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
         (pages,) = self._db.execute("PRAGMA page_count").fetchone()
-        if free < 2 * _VACUUM_PAGES or free < pages // 8:
+        if free < _VACUUM_PAGES or free < pages // 8:
             return False
         # Fetched to the end: every row that it returns is one page.
         self._db.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
