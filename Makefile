@@ -109,4 +109,4 @@ wheel: $(DEVELOPMENT)  ## build dist/serd-*.whl
 	$(BIN)/python -m build --wheel
 
 clean:  ## remove everything that can be made again
-	rm -rf $(VENV) $(OLDEST) $(PEERS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) $(PEERS) .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

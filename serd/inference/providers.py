@@ -377,6 +377,8 @@ def _dotted(version: tuple[int, int]) -> str:
 
 
 def _onnxruntime() -> Any:
+    # Builds from 1.31 on report their use to their makers over the network unless told not to.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:

@@ -132,9 +132,10 @@ class AuditLog:
                 self._second = second
                 self._in_second.clear()
             self._in_second[event] += 1
-            if self._in_second[event] > _PER_SECOND or len(self._queue) >= _QUEUE:
+            full = len(self._queue) >= _QUEUE
+            if full or self._in_second[event] > _PER_SECOND:
                 self._omitted[event] += 1
-                self._counts["lost"] += 1
+                self._counts["lost"] += full
                 return
             self._tell_omitted(now_ns)
             self._queue.append((now_ns, event, fields))
@@ -151,9 +152,8 @@ class AuditLog:
             return self._changed.wait_for(lambda: not self._queue and not self._busy, timeout_s)
 
     def counts(self) -> dict[str, int]:
-        """`records` written, `failures` to write, `lost`: omitted or given up; none without file.
-
-        `failures` and `lost` are there from the start, so that an alarm can watch them.
+        """`records` written, `failures` to write, `lost` for want of room or of a disk; none
+        without a file. All are there from the start, so that an alarm can watch them.
         """
         if self.path is None:
             return {}

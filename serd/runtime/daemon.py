@@ -194,6 +194,7 @@ class Daemon:
         self._models = Models(
             config, pipeline, self._put, self._clock, lambda: len(self._events) > _CROWDED
         )
+        self._models.on_change = self.witness.model
         self._models.waiting = self._watchdog.feed
         self._undo.append(self._models.stop)
         self._models.start()

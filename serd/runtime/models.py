@@ -54,6 +54,8 @@ class Models:
     ----------
     waiting
         Called about once a second while the main thread waits for a model.
+    on_change
+        Called with what happened (``model.use``, ``shadow.start``, ``shadow.stop``) and the model.
 
     Notes
     -----
@@ -76,6 +78,7 @@ class Models:
         self._abandoned: list[threading.Thread] = []
         self._counts = dict.fromkeys(("swaps", "swap_failures", "model_loads_abandoned"), 0)
         self.waiting: Callable[[], object] = lambda: None
+        self.on_change: Callable[[str, EmotionModel], object] = lambda _event, _model: None
 
     def start(self) -> None:
         """Start the shadow that the configuration names. One that cannot be had is only told."""
@@ -176,6 +179,7 @@ class Models:
         old, model = self._pipeline.model, models[0]
         self._pipeline.use_model(models)
         self._counts["swaps"] += 1
+        self.on_change("model.use", model)
         _log.info(
             "model.swapped",
             old=old.identity,
@@ -191,10 +195,12 @@ class Models:
             self._shadow.stop()
             if before is not None:
                 _log.info("shadow.stopped", model=before.identity)
+                self.on_change("shadow.stop", before)
             return
         self._shadow.start(model)
         self._pipeline.listener = self._shadow.submit
         _log.info("shadow.started", model=model.identity, provider=model.provider)
+        self.on_change("shadow.start", model)
 
     def _opened(self, name: str, copies: _Copies = _alone) -> list[EmotionModel]:
         self._abandoned = [thread for thread in self._abandoned if thread.is_alive()]

@@ -10,6 +10,7 @@ from dataclasses import asdict
 import serd
 from serd.clock import Clock
 from serd.config.schema import Config
+from serd.inference.model import EmotionModel
 from serd.protocol.events import Event, StreamEvent
 from serd.runtime.audit import AuditLog, audit_path
 from serd.runtime.pipeline import Pipeline
@@ -96,9 +97,9 @@ class Witness:
         """The configuration was read anew."""
         self.log.record("reload", config_sha256=config_sha256(config), **asdict(reloaded))
 
-    def model(self, event: str, identity: str, sha256: str) -> None:
-        """Another model is in use, or beside the one in use (``shadow``)."""
-        self.log.record(event, model=identity, model_sha256=sha256)
+    def model(self, event: str, model: EmotionModel) -> None:
+        """Another model is in use, or beside the one in use (``shadow.start``)."""
+        self.log.record(event, model=model.identity, model_sha256=model.manifest.file.sha256)
 
     def stopped(self, drained: bool) -> None:
         """The daemon ends."""

@@ -176,8 +176,8 @@ class TestMessages:
             ),
             (
                 "[streams]\nrefuse_roles = ['agents']",
-                'streams.refuse_roles.0: must be one of "customer", "agent", "self", "mixed", "unknown",'
-                " not 'agents'; did you mean \"agent\"?",
+                'streams.refuse_roles.0: must be one of "customer", "agent", "self", "mixed",'
+                ' "unknown", not \'agents\'; did you mean "agent"?',
             ),
             ("segment = 3", "segment: must be a table, not 3"),
             ("[[sources]]\ntype = 'file'", "sources.0.path: is required"),

@@ -35,7 +35,7 @@ def _call(number: int, speech: Int16Array) -> Iterator[list[bytes]]:
     encoding = (Encoding.MULAW, Encoding.ALAW, Encoding.S16LE)[number % 3]
     role = Role.AGENT if number % 7 == 3 else Role.CUSTOMER
     name = f"call-{number}" if number % 5 else f"line-{number % 100}"
-    rate_hz = 16_000 if number % 11 == 0 else RATE_HZ
+    rate_hz = 16_000 if number % 2 else RATE_HZ
     writer = TapWriter(name, rate_hz, encoding)
     labels = {"queue": f"queue-{number}", "caller": f"{number:012}"}
     yield writer.start(Metadata(call_id=f"id-{number}", roles=(role,), labels=labels))
@@ -68,9 +68,10 @@ def test_memory_stays_where_the_first_day_left_it(tmp_path: Path) -> None:
     speech = demo_speech(RATE_HZ)
     overrides = (
         "streams.idle_timeout_s=0.5",
-        "streams.max_streams=200",
-        # Bounded memory that would take the month to fill.
+        "streams.max_streams=100",
+        # Bounded memory that would take longer than a day to fill.
         "publish.keep_events=1000",
+        "streams.backlog_s=0.5",
     )
     memory: list[int] = []
     # One heap for all threads: which thread's was used last would be all that one sees.

@@ -87,7 +87,11 @@ def test_a_shadow_takes_a_cursor_and_no_place_in_its_stream(clock: FakeClock) ->
     late = make.shadow()
     for event in (*events, late):
         stamper.stamp(event)
-    assert [event.seq for event in events if not isinstance(event, DaemonEvent | ShadowEvent)] == [0, 1, 2]
+    assert [event.seq for event in events if not isinstance(event, DaemonEvent | ShadowEvent)] == [
+        0,
+        1,
+        2,
+    ]
     assert (late.cursor, late.id) == (5, f"{RUN}-5")
     opened = make.stream()
     stamper.stamp(opened)
