@@ -96,7 +96,11 @@ def test_without_replay_only_the_restart_is_known(zmq_context: Context, tmp_path
             zmq_context, tmp_path / "j", run_id=RUNS[1], clock=clock, bind=endpoint
         ) as daemon,
     ):
-        wait_until(lambda: daemon.subscriptions() == 1, "the subscription")
+        # A SUB socket subscribes anew when its program next looks at it.
+        wait_until(
+            lambda: subscriber.receive(0) is None and daemon.subscriptions() == 1,
+            "the subscription",
+        )
         second = journal_of(daemon).first
         daemon.publish(make.emotion("a"))
         missed, restarted, event = take(subscriber, 3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -88,4 +87,4 @@ def test_a_folder_that_takes_no_file_needs_no_lock(tmp_path: Path) -> None:
     lock = Lock(tmp_path / "nowhere" / "j")
     lock.take("serd")
     lock.release()
-    assert os.listdir(tmp_path) == []
+    assert not list(tmp_path.iterdir())
