@@ -93,11 +93,15 @@ class Subscriber:
         self._everything = "" in self._topics
         self._timeout_s = timeout_s
         self._run_id: str | None = None
+        self._last_id: str | None = None
         self._cursor = 0
         if isinstance(after, str):
             self._run_id, self._cursor = _parse_id(after)
+            self._last_id = after
         elif after is not None:
             self._cursor = after
+        # Cursor of the newest event; `_cursor` is beyond it where others are known to be missing.
+        self._seen = self._cursor
         self._wants_past = after is not None
         self._wants_last_values = last_values
         # Whether the next event must be checked for others before it, whatever its numbers say.
@@ -154,8 +158,8 @@ class Subscriber:
 
     @property
     def last_id(self) -> str | None:
-        """`id` of the newest event seen; a later subscriber can begin `after` it."""
-        return None if self._run_id is None else f"{self._run_id}-{self._cursor}"
+        """`id` of the newest event received; a later subscriber can begin `after` it."""
+        return self._last_id
 
     @property
     def undecodable(self) -> int:
@@ -176,7 +180,10 @@ class Subscriber:
                 not self._wait(deadline)
             ):
                 return None
-        return self._ready.popleft()
+        item = self._ready.popleft()
+        if not isinstance(item, Missed | Restarted):
+            self._last_id = item.id
+        return item
 
     def _plan(self) -> None:
         if self._wants_past:
@@ -265,8 +272,8 @@ class Subscriber:
         self._run_id = run_id
         self._seq.clear()
         if previous is not None:
-            continues = self._continues(cursor)
-            self._ready.append(Restarted(run_id, previous, self._cursor, continues))
+            continues = cursor >= JOURNALLED_FROM and self._seen >= JOURNALLED_FROM
+            self._ready.append(Restarted(run_id, previous, self._seen, continues))
             if not continues and cursor < JOURNALLED_FROM:
                 self._cursor = 0
 
@@ -306,7 +313,7 @@ class Subscriber:
                 self._ready.append(Missed(number, None, self._cursor, cursor))
         else:
             self._enter_run(run_id, cursor)
-        self._cursor = cursor
+        self._cursor = self._seen = cursor
         if not isinstance(event, DaemonEvent | ShadowEvent):
             # Taken out first, so that the streams are ordered by their newest event.
             self._seq.pop(event.stream, None)

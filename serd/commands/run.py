@@ -38,7 +38,7 @@ def command(ctx: click.Context, config_path: Path | None, overrides: Sequence[st
     config = load(config_path, overrides)
     logs.configure(config.logging.level, config.logging.format)
     # The service manager ends a daemon that is stuck with SIGABRT: the log then says in what.
-    faulthandler.enable()
+    faulthandler.enable(2)
     status = Daemon(config, reread=lambda: load(config_path, overrides)).run()
     leave_hung_behind(status)
     ctx.exit(status)

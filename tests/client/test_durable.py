@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ from serd.client import Item, Missed, Restarted, Subscriber
 from tests.client.test_client import PATIENCE_S, cursors, take
 from tests.fakes import FakeClock, wait_until
 from tests.protocol import examples as make
-from tests.sinks.harness import Context, running
+from tests.sinks.harness import Context, Running, running
 from tests.sinks.journal.journalled import journal_of, journalled
 
 RUNS = [f"{number:016x}" for number in range(10)]
+ANY_PORT = "tcp://127.0.0.1:*"
 TOPICS: list[Sequence[str]] = [[""], ["emotion.", "emotion.a", "speech.b"]]
 
 
@@ -55,7 +57,8 @@ def test_the_end_of_a_run_is_fetched_from_the_next(
 def test_a_long_absence_over_many_runs(
     zmq_context: Context, tmp_path: Path, topics: Sequence[str]
 ) -> None:
-    path, clock, wanted, last = tmp_path / "j", FakeClock(), [], None
+    path, clock = tmp_path / "j", FakeClock()
+    wanted: list[int] = []
     for run_id in RUNS:
         clock.advance(1)
         with journalled(zmq_context, path, run_id=run_id, clock=clock) as daemon:
@@ -67,7 +70,7 @@ def test_a_long_absence_over_many_runs(
             with Subscriber(
                 daemon.endpoint, topics, replay=daemon.replay, after=0, context=zmq_context
             ) as subscriber:
-                seen = []
+                seen: list[int] = []
                 while len(seen) < 1234:
                     seen += cursors(take(subscriber, 1))
                 last = subscriber.last_id
@@ -157,10 +160,14 @@ def test_a_journal_that_was_taken_away_is_told_as_unknown(
 def test_a_daemon_that_gains_or_loses_its_journal(
     zmq_context: Context, tmp_path: Path, journal_first: bool
 ) -> None:
-    def start(with_journal: bool, run_id: str, **where: str):  # type: ignore[no-untyped-def]
+    def start(
+        with_journal: bool, run_id: str, bind: str = ANY_PORT, replay_bind: str = ANY_PORT
+    ) -> AbstractContextManager[Running]:
         if with_journal:
-            return journalled(zmq_context, tmp_path / "j", run_id=run_id, **where)
-        return running(zmq_context, run_id=run_id, **where)
+            return journalled(
+                zmq_context, tmp_path / "j", run_id=run_id, bind=bind, replay_bind=replay_bind
+            )
+        return running(zmq_context, run_id=run_id, bind=bind, replay_bind=replay_bind)
 
     with start(journal_first, RUNS[0]) as daemon:
         endpoint, replay = daemon.endpoint, daemon.replay

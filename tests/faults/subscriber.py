@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from serd.client import Item, Missed, Restarted, Subscriber
-from serd.protocol.events import DaemonEvent
+from serd.protocol.events import DaemonEvent, ShadowEvent
 
 
 def _line(item: Item) -> dict[str, Any]:
@@ -25,6 +25,8 @@ def _line(item: Item) -> dict[str, Any]:
     line = {"kind": "event", "id": item.id, "cursor": item.cursor}
     if isinstance(item, DaemonEvent):
         return {**line, "daemon": item.state}
+    if isinstance(item, ShadowEvent):
+        return {**line, "stream": item.stream}
     return {**line, "stream": item.stream, "seq": item.seq}
 
 

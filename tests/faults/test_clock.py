@@ -28,7 +28,7 @@ def test_a_clock_that_is_stepped_disturbs_no_call(tmp_path: Path, step_s: int) -
     assert COMPILER is not None
     library, offset = tmp_path / "stepped_clock.so", tmp_path / "offset"
     source = Path(__file__).with_name("stepped_clock.c")
-    build = [COMPILER, "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"]
+    build = [COMPILER, "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"]
     subprocess.run(build, check=True, timeout=60)
     offset.write_bytes(bytes(8))
     environ = {"LD_PRELOAD": str(library), "SERD_CLOCK_OFFSET": str(offset)}

@@ -46,7 +46,7 @@ def _is_served(service: Service, name: str) -> None:
         dealer.linger = 0
         dealer.connect(service.replay)
         dealer.send_multipart(encode_request(ReplayRequest(limit=1)))
-        replies = []
+        replies: list[object] = []
         while not any(isinstance(reply, ReplayDone) for reply in replies):
             assert dealer.poll(30_000), "the replay socket does not answer"
             replies.append(decode_reply(dealer.recv_multipart()))

@@ -122,10 +122,12 @@ def test_a_flood_is_summed_up(tmp_path: Path) -> None:
     clock = FakeClock(monotonic_ns=10**9)
     log = AuditLog(path, 1 << 20, clock)
     log.start()
-    threads = [
-        threading.Thread(target=lambda: [log.record("stream.refused") for _ in range(500)])
-        for _ in range(4)
-    ]
+
+    def flood() -> None:
+        for _ in range(500):
+            log.record("stream.refused")
+
+    threads = [threading.Thread(target=flood) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -10,7 +10,7 @@ import zmq
 
 from serd.channel import Channel, Overflow, Waker
 from serd.errors import BindError
-from serd.protocol.events import DaemonEvent, EmotionEvent, Event, decode
+from serd.protocol.events import DaemonEvent, EmotionEvent, Event, ShadowEvent, decode
 from serd.protocol.replay import MAX_LIMIT, ReplayDone, ReplayError, ReplayRequest
 from serd.sinks.publisher import Publisher, PublisherOptions
 from serd.sinks.ring import EventRing
@@ -304,7 +304,11 @@ def test_many_threads_may_publish(zmq_context: Context) -> None:
             thread.join()
         assert [event.cursor for event in events] == list(range(1, 801))
         for name in "abcd":
-            of_stream = [e for e in events if not isinstance(e, DaemonEvent) and e.stream == name]
+            of_stream = [
+                e
+                for e in events
+                if not isinstance(e, DaemonEvent | ShadowEvent) and e.stream == name
+            ]
             assert [event.seq for event in of_stream] == list(range(200))
 
 

@@ -88,6 +88,11 @@ class FakeIntake:
         own.blocks.append(samples.copy())
         own.captured.append(captured_at_ns)
 
+    def refuse(
+        self, source: Source, parts: Sequence[bytes], roles: Sequence[Role], reason: str
+    ) -> None:
+        raise AssertionError(f"{source.name} refused a stream: {reason}")
+
     def lose(self, tap: Tap, samples: int, reason: str) -> None:
         _own(tap).log.append(("lose", samples, reason))
 
