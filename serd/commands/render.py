@@ -11,6 +11,7 @@ from serd.protocol.events import (
     EmotionEvent,
     Event,
     GapEvent,
+    ShadowEvent,
     SpeechEvent,
     StreamEvent,
     UtteranceEvent,
@@ -71,6 +72,10 @@ def line(event: Event) -> Text:
     if isinstance(event, GapEvent):
         detail = Text(f"{event.lost_ms:.0f} ms: {event.reason}", style="yellow")
         return _row(_time(event.end_s), event.stream, "gap", detail, "yellow")
+    if isinstance(event, ShadowEvent):
+        detail = _scores(event.label, event.scores, event.abstained, Text("on trial  "))
+        latency_ms = event.latency_ms.total
+        return _row(_time(event.end_s), event.stream, "shadow", detail, "dim", latency_ms)
     assert_never(event)
 
 

@@ -43,7 +43,7 @@ def main() -> None:
     )
     publisher.start()
     stop = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+    threading.Thread(target=_until_told, args=(stop,), daemon=True).start()
     for number in count():
         channel.put(make.emotion(f"call-{number % STREAMS}"))
         # In bursts, as batches of the model come.
