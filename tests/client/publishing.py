@@ -24,6 +24,11 @@ STREAMS = 100
 _PAUSE_S = 0.002
 
 
+def _until_told(stop: threading.Event) -> None:
+    sys.stdin.read()
+    stop.set()
+
+
 def main() -> None:
     """Publish until told to stop."""
     path, bind, replay_bind = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
@@ -43,7 +48,12 @@ def main() -> None:
     )
     publisher.start()
     stop = threading.Event()
-    threading.Thread(target=_until_told, args=(stop,), daemon=True).start()
+
+    def await_end() -> None:
+        sys.stdin.read()
+        stop.set()
+
+    threading.Thread(target=await_end, daemon=True).start()
     for number in count():
         channel.put(make.emotion(f"call-{number % STREAMS}"))
         # In bursts, as batches of the model come.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from serd.protocol.events import decode
 from serd.sinks.journal.reader import Reader
 from tests.fakes import wait_until
 
-KILLS = 10
+KILLS = int(os.environ.get("SERD_KILLS", "10"))
 PATIENCE_S = 60.0
 
 
