@@ -13,7 +13,12 @@ from serd.commands.common import output
 
 @click.group("audit", short_help="Check the audit log of a daemon.")
 def command() -> None:
-    """The append-only log of starts, models, subscribers and refusals (audit.path)."""
+    """The append-only log of starts, models, subscribers and refusals (audit.path).
+
+    \b
+    Examples:
+      serd audit verify /var/log/serd/audit.jsonl
+    """
 
 
 @command.command("verify")

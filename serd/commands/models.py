@@ -31,7 +31,7 @@ _control_option = click.option(
 
 @click.group(
     "models",
-    short_help="List the shipped models and their figures; change that of a running daemon.",
+    short_help="List models and their figures, or change the daemon's.",
     invoke_without_command=True,
 )
 @click.option("--json", "as_json", is_flag=True, help="The manifests, as one JSON array.")

@@ -35,7 +35,7 @@ class EventRing:
     def __init__(self, capacity: int) -> None:
         if capacity < 1:
             raise ValueError(f"the event ring needs a capacity of at least 1, not {capacity}")
-        self._capacity = capacity
+        self.capacity = capacity
         self._events: list[StoredEvent] = []
         self._oldest = 0
         self.newest_cursor = 0
@@ -58,11 +58,11 @@ class EventRing:
         """
         if event.cursor <= self.newest_cursor:
             raise ValueError(f"cursor {event.cursor} is not above {self.newest_cursor}")
-        if len(self._events) < self._capacity:
+        if len(self._events) < self.capacity:
             self._events.append(event)
         else:
             self._events[self._oldest] = event
-            self._oldest = (self._oldest + 1) % self._capacity
+            self._oldest = (self._oldest + 1) % self.capacity
         self.newest_cursor = event.cursor
 
     def after(

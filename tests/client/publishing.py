@@ -48,12 +48,7 @@ def main() -> None:
     )
     publisher.start()
     stop = threading.Event()
-
-    def await_end() -> None:
-        sys.stdin.read()
-        stop.set()
-
-    threading.Thread(target=await_end, daemon=True).start()
+    threading.Thread(target=_until_told, args=(stop,), daemon=True).start()
     for number in count():
         channel.put(make.emotion(f"call-{number % STREAMS}"))
         # In bursts, as batches of the model come.

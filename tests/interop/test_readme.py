@@ -17,8 +17,10 @@ from serd.protocol.events import EVENT_TYPES, decode
 from serd.protocol.replay import ReplayDone, ReplayRequest
 from serd.protocol.sequencer import Deliver, Sequencer
 from serd.protocol.tap import REASONS, Flag, Metadata, TapMessage, decode_message
+from tests.fakes import wait_until
 from tests.protocol import examples as make
-from tests.sinks.harness import PATIENCE_MS, Context, running
+from tests.sinks.harness import PATIENCE_MS, RUN, Context, running
+from tests.sinks.journal.journalled import journal_of, journalled
 
 TIMEOUT_S = 60
 AUDIO = bytes(range(256)) * 10 + b"\1\2"
@@ -87,6 +89,27 @@ def test_the_request_for_past_events(zmq_context: Context, example: Callable[[st
     assert {topic for topic, _, _ in lines} == {"emotion.b"}
     cursors = [decode(event.encode()).cursor for _, _, event in lines]
     assert cursors == list(range(2, 2201, 2))
+
+
+def test_the_durable_subscriber(
+    zmq_context: Context, example: Callable[[str], Path], tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept"
+    with journalled(zmq_context, tmp_path / "j") as daemon:
+        command = [sys.executable, str(example("durable.py"))]
+        command += [daemon.endpoint, daemon.replay, str(kept)]
+        for total in (30, 60):
+            # Published while nobody listens.
+            daemon.publish(*(make.utterance("a") for _ in range(30)))
+            with subprocess.Popen(command) as process:
+                wait_until(lambda: kept.exists() and len(lines(kept)) == total, "the events")
+                process.kill()
+        first = journal_of(daemon).first
+    assert lines(kept) == [f"{RUN}-{first + n} a angry" for n in range(60)]
+
+
+def lines(file: Path) -> list[str]:
+    return file.read_text().splitlines()
 
 
 def test_the_event_that_is_shown_is_one(readme: str) -> None:
