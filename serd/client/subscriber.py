@@ -13,14 +13,11 @@ import zmq
 from serd.client.connect import connect
 from serd.client.fetch import Gap, Page, Recovery, ReplaySocket
 from serd.client.items import Item, Missed, Restarted
+from serd.client.sequences import Sequences
 from serd.curve import Link
 from serd.errors import MessageError
-from serd.protocol.events import DaemonEvent, Event, ShadowEvent, StreamEvent, decode
+from serd.protocol.events import Event, decode
 from serd.protocol.replay import JOURNALLED_FROM, ReplayError, unpack_cursor
-
-_MAX_STREAMS = 65_536
-# Those that `seq` counts.
-_STREAM_TYPES = ("stream", "speech", "emotion", "utterance", "gap")
 
 
 class Subscriber:
@@ -106,7 +103,7 @@ class Subscriber:
         self._wants_last_values = last_values
         # Whether the next event must be checked for others before it, whatever its numbers say.
         self._doubtful = False
-        self._seq: dict[str, int] = {}
+        self._sequences = Sequences(self._topics)
         self._ready: deque[Item] = deque()
         self._undecodable = 0
         self._recovery: Recovery | None = None
@@ -234,6 +231,11 @@ class Subscriber:
             if cursor == self._cursor + 1:
                 self._cursor = cursor
             return
+        if cursor == self._cursor + 1 and self._run_id and event.id.startswith(self._run_id):
+            # By far the most events of a subscriber to everything.
+            self._doubtful = False
+            self._append(event)
+            return
         run_id = event.id.partition("-")[0]
         joining = self._run_id is None and not self._doubtful
         if not self._continues(cursor):
@@ -247,7 +249,7 @@ class Subscriber:
         if cursor <= self._cursor:
             return
         if not joining and cursor > self._cursor + 1:
-            suspect = changed or self._doubtful or self._is_out_of_turn(event)
+            suspect = changed or self._doubtful or self._sequences.out_of_turn(event)
             if self._replay is not None and (suspect or self._everything):
                 self._recover(cursor, held=parts)
                 return
@@ -270,17 +272,12 @@ class Subscriber:
         if run_id == previous:
             return
         self._run_id = run_id
-        self._seq.clear()
+        self._sequences.clear()
         if previous is not None:
             continues = cursor >= JOURNALLED_FROM and self._seen >= JOURNALLED_FROM
             self._ready.append(Restarted(run_id, previous, self._seen, continues))
             if not continues and cursor < JOURNALLED_FROM:
                 self._cursor = 0
-
-    def _is_out_of_turn(self, event: Event) -> bool:
-        return not isinstance(event, DaemonEvent | ShadowEvent) and event.seq != self._seq.get(
-            event.stream, 0
-        )
 
     def _tell_missed(self, event: Event, changed: bool) -> None:
         """Tell what is certainly missing before an event whose cursor does not follow the last."""
@@ -290,15 +287,9 @@ class Subscriber:
                 self._ready.append(Missed(None, None, after, before))
             # Within a run it shows when the event is accepted.
             return
-        if isinstance(event, DaemonEvent | ShadowEvent) or not self._is_out_of_turn(event):
-            return
-        expected = self._seq.get(event.stream)
-        if expected is not None and self._has_all_types(event.stream):
-            count = event.seq - expected
-            self._ready.append(Missed(count if count > 0 else None, event.stream, after, before))
-
-    def _has_all_types(self, stream: str) -> bool:
-        return all(f"{kind}.{stream}".startswith(self._topics) for kind in _STREAM_TYPES)
+        missed = self._sequences.missed_before(event, after)
+        if missed is not None:
+            self._ready.append(missed)
 
     def _accept(self, event: Event, *, sparse: bool = False) -> None:
         """Make an event the next item; `sparse` if others before it were not asked for."""
@@ -313,14 +304,11 @@ class Subscriber:
                 self._ready.append(Missed(number, None, self._cursor, cursor))
         else:
             self._enter_run(run_id, cursor)
-        self._cursor = self._seen = cursor
-        if not isinstance(event, DaemonEvent | ShadowEvent):
-            # Taken out first, so that the streams are ordered by their newest event.
-            self._seq.pop(event.stream, None)
-            if not _is_last_of_stream(event):
-                self._seq[event.stream] = event.seq + 1
-                if len(self._seq) > _MAX_STREAMS:
-                    del self._seq[next(iter(self._seq))]
+        self._append(event)
+
+    def _append(self, event: Event) -> None:
+        self._cursor = self._seen = event.cursor
+        self._sequences.note(event)
         self._ready.append(event)
 
     def _recover(
@@ -407,12 +395,6 @@ class Subscriber:
                 self._ready.append(Missed(None, None, self._cursor, event.cursor))
         self._doubtful = False
         self._accept(event)
-
-
-def _is_last_of_stream(event: Event) -> bool:
-    return isinstance(event, StreamEvent) and (
-        event.state == "closed" or (event.state == "refused" and event.seq == 0)
-    )
 
 
 def _parse_id(event_id: str) -> tuple[str, int]:

@@ -38,6 +38,10 @@ class Notifier:
         message = "\n".join(f"{name}={value}" for name, value in state.items())
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+                # A manager that reads nothing fills its queue with ten messages. What is said once
+                # may wait for it; what is said again in a second must not stop the main thread.
+                once = "READY" in state or "STOPPING" in state or "RELOADING" in state
+                sock.settimeout(5.0 if once else 0.0)
                 sock.sendto(message.encode(), self._address)
         except OSError:
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Final, NamedTuple
+from typing import Final, TypeAlias
 
 import structlog
 
@@ -18,11 +18,9 @@ FULL: Final = 5000
 _log = structlog.get_logger(__name__)
 
 
-class Outgoing(NamedTuple):
-    """An event, and its stream if the event is the stream's last."""
-
-    event: StoredEvent
-    ended: str | None
+# An event, and its stream if the event is the stream's last. A plain tuple: a named one costs four
+# times as much.
+Outgoing: TypeAlias = tuple[StoredEvent, str | None]
 
 
 class Outbox:
@@ -76,7 +74,7 @@ class Outbox:
             _log.info("journal.caught_up", late=self.late)
         found: list[Outgoing] = []
         # Batch by batch: one is settled whole.
-        while held and held[0][1][-1].event.cursor <= journal.settled:
+        while held and held[0][1][-1][0].cursor <= journal.settled:
             found += held.popleft()[1]
         if held and not self.behind and self.wait_ms == 0:
             self.behind = True

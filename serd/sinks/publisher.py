@@ -350,8 +350,8 @@ class Publisher:
                 self.journal.do_without(cursor)
             return None
         if last_of_stream and not isinstance(event, DaemonEvent):
-            return Outgoing(stored, event.stream)
-        return Outgoing(stored, None)
+            return stored, event.stream
+        return stored, None
 
     def _publish(self, socket: zmq.Socket[bytes], outgoing: Outgoing) -> None:
         stored, ended = outgoing

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -102,7 +103,7 @@ def test_the_durable_subscriber(
             # Published while nobody listens.
             daemon.publish(*(make.utterance("a") for _ in range(30)))
             with subprocess.Popen(command) as process:
-                wait_until(lambda: kept.exists() and len(lines(kept)) == total, "the events")
+                wait_until(partial(has_lines, kept, total), "the events")
                 process.kill()
         first = journal_of(daemon).first
     assert lines(kept) == [f"{RUN}-{first + n} a angry" for n in range(60)]
@@ -110,6 +111,10 @@ def test_the_durable_subscriber(
 
 def lines(file: Path) -> list[str]:
     return file.read_text().splitlines()
+
+
+def has_lines(file: Path, number: int) -> bool:
+    return file.exists() and len(lines(file)) == number
 
 
 def test_the_event_that_is_shown_is_one(readme: str) -> None:
@@ -152,7 +157,7 @@ def test_every_field_of_an_event_is_named(readme: str, kind: str) -> None:
 
 
 def test_every_key_of_requests_answers_and_metadata_is_named(readme: str) -> None:
-    past = readme.partition("## Past events")[2]
+    past = readme.partition("## Past events")[2].partition("## The journal")[0]
     named = first_cells(past) - {"event", "done", "error"}
     wanted = set(ReplayRequest.__struct_fields__) | set(ReplayDone.__struct_fields__)
     assert named == wanted | {"newest"}
