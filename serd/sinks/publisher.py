@@ -9,7 +9,6 @@ socket.
 from __future__ import annotations
 
 import contextlib
-import errno
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ from serd.curve import Door
 from serd.errors import BindError, MessageError
 from serd.protocol.events import DaemonEvent, Event, encode, topic
 from serd.protocol.replay import (
-    MAX_LIMIT,
     ReplayError,
     StoredEvent,
     decode_request,
@@ -37,8 +35,9 @@ from serd.sinks.journal.writer import Journal
 from serd.sinks.lastvalues import LastValues
 from serd.sinks.outbox import Outbox, Outgoing
 from serd.sinks.ring import EventRing
+from serd.sinks.sockets import bind, prepare
 from serd.sinks.stamper import Stamper
-from serd.sinks.subscribers import MAX_NOTICE_BYTES, SubscriberLimits, Subscribers
+from serd.sinks.subscribers import SubscriberLimits, Subscribers
 from serd.threads import name_thread
 
 # A draft constant, which pyzmq names only in builds with the draft API; every libzmq since 4.3.3
@@ -47,12 +46,6 @@ _XPUB_MANUAL_LAST_VALUE: Final = 98
 # Plain integers: pyzmq's flags are enumerations, whose arithmetic costs as much as a send.
 _NEXT_PART: Final = int(zmq.SNDMORE)
 _FIRST_PART: Final = int(zmq.SNDMORE | zmq.DONTWAIT)
-_MAX_REQUEST_BYTES: Final = 1 << 13
-# Messages of one peer that wait to be read: what a flood can hold of this process's memory.
-_RECEIVE_HWM: Final = 200
-_KEEPALIVE_IDLE_S: Final = 60
-_KEEPALIVE_INTERVAL_S: Final = 15
-_KEEPALIVE_PROBES: Final = 4
 _SUBSCRIPTIONS_A_TURN: Final = 1000
 _REQUESTS_A_TURN: Final = 8
 
@@ -71,13 +64,6 @@ _COUNTERS: Final = (
 _REFUSALS: Final = {
     "busy": "too many requests: ask again in a second",
     "refused": "not permitted",
-}
-
-_BIND_CODES = {
-    errno.EADDRINUSE: "address_in_use",
-    errno.EADDRNOTAVAIL: "address_not_available",
-    errno.ENODEV: "address_not_available",
-    errno.EACCES: "permission_denied",
 }
 
 _log = structlog.get_logger(__name__)
@@ -272,26 +258,12 @@ class Publisher:
         self._door.close(socket, self._options.linger_ms)
 
     def _bind(self, events: zmq.Socket[bytes], replay: zmq.Socket[bytes]) -> None:
-        events.setsockopt(zmq.SNDHWM, self._options.send_hwm)
-        events.setsockopt(zmq.XPUB_MANUAL, 1)
-        events.setsockopt(zmq.XPUB_NODROP, 1)
-        replay.setsockopt(zmq.SNDHWM, 10 * MAX_LIMIT)
-        replay.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        events.setsockopt(zmq.MAXMSGSIZE, MAX_NOTICE_BYTES)
-        replay.setsockopt(zmq.MAXMSGSIZE, _MAX_REQUEST_BYTES)
-        for socket in (events, replay):
-            socket.setsockopt(zmq.RCVHWM, _RECEIVE_HWM)
-            # A vanished peer must free its queue. ZMTP heartbeats would also cut off a subscriber
-            # that is merely slow: with its queue full it reads no pings.
-            socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
-            socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, _KEEPALIVE_IDLE_S)
-            socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, _KEEPALIVE_INTERVAL_S)
-            socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, _KEEPALIVE_PROBES)
+        prepare(events, replay, self._options.send_hwm)
         self._door.serve(events, "subscribe")
         self._door.serve(replay, "replay")
-        self.endpoints = tuple(_bind(events, endpoint) for endpoint in self._options.bind)
+        self.endpoints = tuple(bind(events, endpoint) for endpoint in self._options.bind)
         self.replay_endpoints = tuple(
-            _bind(replay, endpoint) for endpoint in self._options.replay_bind
+            bind(replay, endpoint) for endpoint in self._options.replay_bind
         )
 
     def _serve(self, events: zmq.Socket[bytes], replay: zmq.Socket[bytes]) -> None:
@@ -448,16 +420,3 @@ def _send(socket: zmq.Socket[bytes], event: StoredEvent) -> None:
     socket.send(event.topic, _FIRST_PART)
     socket.send(pack_cursor(event.cursor), _NEXT_PART)
     socket.send(event.payload)
-
-
-def _bind(socket: zmq.Socket[bytes], endpoint: str) -> str:
-    socket.setsockopt(zmq.IPV6, int("[" in endpoint))
-    try:
-        socket.bind(endpoint)
-    except zmq.ZMQError as error:
-        number = error.errno or 0
-        reason = zmq.strerror(number)
-        raise BindError(
-            _BIND_CODES.get(number, "bind_failed"), f"cannot bind {endpoint}: {reason}"
-        ) from None
-    return socket.getsockopt_string(zmq.LAST_ENDPOINT)

@@ -177,10 +177,13 @@ def test_a_refusal_that_comes_too_late_holds_and_a_permission_does_not() -> None
     assert made.audio == {}
 
 
+@pytest.mark.parametrize("role", ["agent", "agnet"])
 @pytest.mark.parametrize("how", ["timeout", "sequence", "format"])
-def test_a_refusal_outlasts_every_new_life_that_the_tap_did_not_announce(how: str) -> None:
+def test_a_refusal_outlasts_every_new_life_that_the_tap_did_not_announce(
+    how: str, role: str
+) -> None:
     made, tap = bench(), Tap()
-    made.send(*tap.metadata(Flag.START, roles=["agent"]))
+    made.send(*tap.metadata(Flag.START, roles=[role]))
     made.send(*tap.audio(ramp(100)))
     if how == "timeout":
         made.clock.advance(31)

@@ -235,6 +235,15 @@ def test_a_channel_that_is_opened_in_a_pause_is_paused() -> None:
     assert kinds[-2:] == [Paused, Resumed]
 
 
+def test_a_burst_right_behind_a_pause_is_not_heard() -> None:
+    bench, tap = Bench(), Tap()
+    hand_over(bench, [Sent(tap.audio(block(SPOKEN)), None) for _ in range(40)], [40])
+    bench.send(*tap.plain(Flag.PAUSE))
+    hand_over(bench, [Sent(tap.audio(block(HIDDEN)), None) for _ in range(40)], [40])
+    assert set(bench.heard("call").tolist()) == {SPOKEN}
+    assert bench.table.counts["paused.samples"] == 40 * BLOCK
+
+
 def test_a_pause_that_is_repeated_is_one() -> None:
     bench, tap = Bench(), Tap()
     bench.send(*tap.audio(block(SPOKEN)))
