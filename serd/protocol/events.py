@@ -42,7 +42,7 @@ class _Common(Struct, kw_only=True, tag_field="type"):
     v: Annotated[Literal[1], Meta(description="version of the event format")] = 1
     id: Annotated[str, Meta(description="run id, a hyphen, the cursor: unique for ever")] = ""
     cursor: Annotated[
-        int, Meta(ge=0, description="position among all events of this run of the daemon, from 1")
+        int, Meta(ge=0, description="position among all events; one more with each of a run")
     ] = 0
     emitted_at: Annotated[_Utc, Meta(description="when the event was published; RFC 3339, UTC")] = (
         _EPOCH

@@ -23,7 +23,7 @@ from tests.sources.intake_bench import Tap
 RATE_HZ = 8000
 AT_ONCE = 4
 CALLS = 100
-ROUNDS = 5
+ROUNDS = 10
 
 
 class _Published:
@@ -81,7 +81,7 @@ def test_a_call_that_is_over_leaves_nothing_behind() -> None:
     kept = []
     tracemalloc.start()
     try:
-        # The first rounds fill the ring of events.
+        # The first rounds fill what is bounded: the ring of events, calls that fell silent.
         for number in range(0, ROUNDS * CALLS, CALLS):
             _calls(bench, published, number)
             # Bounded, at more names than this test has time for.
@@ -92,6 +92,5 @@ def test_a_call_that_is_over_leaves_nothing_behind() -> None:
         tracemalloc.stop()
     assert bench.table.streams == 0
     assert published.stamper.last_cursor > ROUNDS * CALLS
-    bytes_a_call = (kept[-1] - kept[-3]) / (2 * CALLS)
-    print(kept)
-    assert bytes_a_call < 1, kept
+    # A single number that was kept would be 32 bytes.
+    assert (kept[-1] - kept[-3]) / (2 * CALLS) < 16, kept

@@ -103,4 +103,6 @@ def test_memory_stays_where_the_first_day_left_it(tmp_path: Path) -> None:
     early, late = np.median(settled[:third]), np.median(settled[-third:])
     calls = CALLS_A_DAY * (len(settled) - third)
     print(f"{1024 * (late - early) / calls:.1f} bytes a call over {calls} calls")
-    assert late - early < 2048 + 0.02 * early, memory
+    # Over a few thousand calls the heap's own steps, of 10 MiB and more, are all that one sees.
+    tolerated = 2048 + 0.02 * early if calls > 50_000 else 32 * 1024
+    assert late - early < tolerated, memory

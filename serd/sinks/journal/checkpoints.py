@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 import structlog
 
@@ -70,7 +71,9 @@ class Checkpointer:
             if self._stopping:
                 return
             try:
-                db = sqlite3.connect(self._path, isolation_level=None)
+                # Not one that would make the file anew where it has been taken away.
+                name = f"file:{quote(str(self._path.absolute()))}?mode=rw"
+                db = sqlite3.connect(name, uri=True, isolation_level=None)
                 try:
                     checkpoint(db)
                 finally:

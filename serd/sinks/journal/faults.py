@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
 from typing import Final
 
 from serd.sinks.journal.store import ForeignFileError
@@ -53,6 +57,24 @@ def describe(error: Exception) -> tuple[str, str, str]:
     return _WORDS.get(
         _code(error), ("sqlite_error", str(error), "journalling is tried again every second")
     )
+
+
+def set_aside(path: Path, unix_ns: int) -> Path | None:
+    """Give a journal and what belongs to it another name, which is returned; None if it cannot be.
+
+    `unix_ns` is the time that the name is to have.
+    """
+    stamp = datetime.fromtimestamp(unix_ns // 1_000_000_000, UTC).strftime("%Y%m%dT%H%M%SZ")
+    names = (f"{path.name}.corrupt-{stamp}{f'-{n}' if n else ''}" for n in count())
+    kept = next(kept for name in names if not (kept := path.with_name(name)).exists())
+    try:
+        path.rename(kept)
+    except OSError:
+        return None
+    for ending in ("-wal", "-shm"):
+        with contextlib.suppress(OSError):
+            path.with_name(path.name + ending).rename(kept.with_name(kept.name + ending))
+    return kept
 
 
 def _code(error: Exception) -> int:

@@ -15,7 +15,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +25,7 @@ from serd.clock import Clock
 from serd.errors import JournalError
 from serd.protocol.replay import JOURNALLED_FROM, StoredEvent
 from serd.sinks.journal.checkpoints import Checkpointer
-from serd.sinks.journal.faults import describe, is_corrupt
+from serd.sinks.journal.faults import describe, is_corrupt, set_aside
 from serd.sinks.journal.files import Lock, Mark, Marked
 from serd.sinks.journal.reader import Reader
 from serd.sinks.journal.store import Batch, ForeignFileError, Store, Synchronous
@@ -375,21 +374,9 @@ class Journal:
 
     def _set_aside(self, error: Exception) -> bool:
         """Give a damaged file another name; whether that succeeded."""
-        stamp = datetime.fromtimestamp(self._clock.unix_ns() / 1e9, UTC).strftime("%Y%m%dT%H%M%SZ")
-        kept = self.path.with_name(f"{self.path.name}.corrupt-{stamp}")
-        number = 0
-        while kept.exists():
-            number += 1
-            kept = self.path.with_name(f"{self.path.name}.corrupt-{stamp}-{number}")
-        try:
-            self.path.rename(kept)
-        except OSError:
+        kept = set_aside(self.path, self._clock.unix_ns())
+        if kept is None:
             return False
-        for ending in ("-wal", "-shm"):
-            with contextlib.suppress(OSError):
-                self.path.with_name(self.path.name + ending).rename(
-                    kept.with_name(kept.name + ending)
-                )
         _log.error(
             "journal.set_aside",
             path=str(self.path),
