@@ -70,7 +70,7 @@ test-oldest: | $(BIN)/python  ## the core tests on the oldest supported packages
 	@echo "Installing the oldest supported packages into $(OLDEST)"
 	@$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint tests/constraints-oldest.txt \
-		--editable '.[cpu]' pytest pytest-timeout hypothesis jsonschema
+		--editable '.[cpu]' pytest pytest-timeout hypothesis jsonschema pyyaml
 	$(OLDEST)/bin/python -m pytest -m 'not slow and not audio_device and not system' --ignore tests/trainer \
 		$(PYTEST_ARGS)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import yaml
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -19,8 +20,6 @@ from tests.daemon import running_daemon
 from tests.deploy.promql import Use, uses
 from tests.speech import demo_speech
 from tests.taps import Collector, Push, blocks
-
-yaml = pytest.importorskip("yaml")
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 RULES = DEPLOY / "prometheus" / "serd.rules.yml"
