@@ -71,8 +71,8 @@ test-oldest: | $(BIN)/python  ## the core tests on the oldest supported packages
 	@$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint tests/constraints-oldest.txt \
 		--editable '.[cpu]' pytest pytest-timeout hypothesis jsonschema pyyaml
-	$(OLDEST)/bin/python -m pytest -m 'not slow and not audio_device and not system' --ignore tests/trainer \
-		$(PYTEST_ARGS)
+	$(OLDEST)/bin/python -m pytest -m 'not slow and not audio_device and not system' \
+		--ignore tests/trainer --ignore tests/faults --ignore tests/fuzz $(PYTEST_ARGS)
 
 test-audio: $(DEVELOPMENT)  ## a microphone that is real to PortAudio, made by PulseAudio
 	tests/audio_device/run $(BIN)/python $(PYTEST_ARGS)

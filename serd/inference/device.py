@@ -137,6 +137,9 @@ class DeviceRun:
         captured: bool = False,
     ) -> None:
         self._session = session
+        # On the CPU a place is the memory of an array, which a binding of older runtimes
+        # does not keep.
+        self._places = (inputs, outputs)
         self._binding = session.io_binding()
         for name, value in inputs.items():
             self._binding.bind_ortvalue_input(name, value)

@@ -148,7 +148,7 @@ class Daemon:
         waker = Waker()
         self._undo.append(waker.close)
         self._events: Channel[Event] = Channel("events", _EVENT_CHANNEL, Overflow.BLOCK, waker)
-        security = Security(config, context, self._clock)
+        security = Security(config, context, self._clock, self.witness.peer_refused)
         security.start()
         # After every socket that it watches.
         self._undo.append(security.stop)

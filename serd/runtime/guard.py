@@ -17,7 +17,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 import zmq
@@ -63,6 +63,18 @@ _ADVICE: Final = {
 }
 
 
+class Refusal(NamedTuple):
+    """Who was not let in. `peer` is its name where its key is known."""
+
+    address: str
+    right: str
+    why: str
+    peer: str
+
+
+OnRefused = Callable[[Refusal, int], object]
+
+
 @dataclass(slots=True)
 class _Line:
     """One connection as the monitor tells of it."""
@@ -96,7 +108,8 @@ class Guard:
     max_connections, max_connections_of_address
         More are shut at once, whether their handshake is done or not.
     on_refused
-        Called with the address of a peer that ZAP refused, and why.
+        Called with a refusal and how often it happened since it was last told: the first time at
+        once, then once a minute, so that nobody can fill a disk with them.
     """
 
     def __init__(
@@ -106,7 +119,7 @@ class Guard:
         policy: Policy,
         max_connections: int,
         max_connections_of_address: int,
-        on_refused: Callable[[str, str], None] = lambda _address, _why: None,
+        on_refused: OnRefused = lambda _refusal, _count: None,
     ) -> None:
         self.policy = policy
         self._context = context
@@ -114,7 +127,7 @@ class Guard:
         self._most_of_address = max_connections_of_address
         self._on_refused = on_refused
         self._counts: Counter[str] = Counter()
-        self._tally = Tally(_tell, clock)
+        self._tally = Tally(self._told, clock)
         self._waker = Waker()
         self._numbers = itertools.count()
         self._new: deque[tuple[str, Right, threading.Event]] = deque()
@@ -205,11 +218,17 @@ class Guard:
                 continue
             handler.send_multipart([*parts[:2], *decision.reply])
             if decision.why:
-                self._counts[f"refused.{decision.why}"] += 1
-                self._tally.note(
-                    "peer.refused", decision.address, decision.right, decision.why, decision.peer
-                )
-                self._on_refused(decision.address, decision.why)
+                self._refused(decision.address, decision.right, decision.why, decision.peer)
+
+    def _refused(self, address: str, right: str, why: str, peer: str) -> None:
+        self._tally.note("peer.refused", address, right, why, peer)
+        self._counts[f"refused.{why}"] += 1
+
+    def _told(self, key: Key, count: int) -> None:
+        _tell(key, count)
+        match key:
+            case ["peer.refused", address, right, why, peer]:
+                self._on_refused(Refusal(address, right, why, peer), count)
 
     def _read(self, watched: _Watched) -> bool:
         """Read what a monitor has; return whether it goes on."""
@@ -275,8 +294,7 @@ class Guard:
         elif self._by_address.total() > self._most:
             why = "connections"
         if why is not None and connection is not None:
-            self._counts[f"refused.{why}"] += 1
-            self._tally.note("peer.refused", address, watched.right, why, "")
+            self._refused(address, watched.right, why, "")
             connection.shut()
 
     def _ended(self, watched: _Watched, descriptor: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +14,7 @@ import zmq
 from serd.clock import Clock
 from serd.config.schema import Config, SecuritySection
 from serd.curve import CurveKeys, Door, Socket
-from serd.runtime.guard import Guard
+from serd.runtime.guard import Guard, OnRefused
 from serd.runtime.zap import Peer, Policy
 from serd.sinks.subscribers import Subscribers
 
@@ -55,7 +55,7 @@ class Security:
     Parameters
     ----------
     on_refused
-        Called with the address of a peer that was refused, and why.
+        See `Guard`.
 
     Raises
     ------
@@ -68,7 +68,7 @@ class Security:
         config: Config,
         context: zmq.Context[Socket],
         clock: Clock,
-        on_refused: Callable[[str, str], None] = lambda _address, _why: None,
+        on_refused: OnRefused = lambda _refusal, _count: None,
     ) -> None:
         security, limits = config.security, config.limits
         keys = CurveKeys.read(secret_key_path(security.secret_key)) if security.curve else None

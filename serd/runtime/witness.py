@@ -13,6 +13,7 @@ from serd.config.schema import Config
 from serd.inference.model import EmotionModel
 from serd.protocol.events import Event, StreamEvent
 from serd.runtime.audit import AuditLog, audit_path
+from serd.runtime.guard import Refusal
 from serd.runtime.pipeline import Pipeline
 from serd.runtime.reload import Reloaded
 
@@ -84,6 +85,10 @@ class Witness:
                 role=event.role,
                 reason=event.reason,
             )
+
+    def peer_refused(self, refusal: Refusal, count: int) -> None:
+        """A peer was not let in, so many times since this was last told."""
+        self.log.record("peer.refused", **refusal._asdict(), count=count)
 
     def subscription(self, subscribed: bool, topic: bytes, peer: str) -> None:
         """A subscriber came or went."""

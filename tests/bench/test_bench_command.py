@@ -68,22 +68,28 @@ def children(pid: int) -> list[int]:
 
 
 def connections(pid: int) -> int:
-    found = 0
+    """Established connections of a process; it may have inherited sockets of other kinds."""
+    sockets = set()
     for file in Path(f"/proc/{pid}/fd").glob("*"):
         with suppress(FileNotFoundError):  # closed meanwhile
-            found += str(file.readlink()).startswith("socket:")
-    return found
+            sockets.add(str(file.readlink()))
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(line[3] == "01" and f"socket:[{line[9]}]" in sockets for line in lines)
 
 
 def playing(pid: int) -> bool:
     """Whether a bench has a daemon, and a generator that is connected to it."""
     found = children(pid)
-    return len(found) == 2 and connections(found[1]) >= 4
+    return len(found) == 2 and connections(found[1]) >= 2
 
 
 def test_ctrl_c_ends_everything() -> None:
+    # A shell gives what it runs in the background, which may be these tests, a SIGINT ignored.
     process = subprocess.Popen(
-        [sys.executable, "-m", "serd", "bench", "--streams", "2", "--seconds", "40"],
+        [
+            *("env", "--default-signal=INT"),
+            *(sys.executable, "-m", "serd", "bench", "--streams", "2", "--seconds", "40"),
+        ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

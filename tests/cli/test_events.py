@@ -7,14 +7,14 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from serd.cli import cli
+from serd.cli import execute
 from serd.protocol.events import Event, encode, topic
 from serd.protocol.replay import StoredEvent
 from serd.sinks.journal.files import Marked
@@ -53,10 +53,18 @@ def journal(tmp_path: Path) -> Written:
     return written
 
 
-def cursors(*options: str, journal: Written) -> list[int]:
-    result = CliRunner().invoke(cli, ["events", "--journal", str(journal.path), "--json", *options])
-    assert result.exit_code == 0, result.output
-    return [json.loads(line)["cursor"] - FIRST for line in result.stdout.splitlines()]
+Events = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def events(capsys: pytest.CaptureFixture[str]) -> Events:
+    """The command on a journal: its exit status, what it prints and what it complains of."""
+
+    def run(journal: Path, *options: str) -> tuple[int, str, str]:
+        status = execute(["events", "--journal", str(journal), *options])
+        return status, *capsys.readouterr()
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -75,36 +83,38 @@ def cursors(*options: str, journal: Written) -> list[int]:
     ],
 )
 def test_what_is_asked_for_is_shown(
-    journal: Written, options: list[str], expected: list[int]
+    events: Events, journal: Written, options: list[str], expected: list[int]
 ) -> None:
-    assert cursors(*options, journal=journal) == expected
+    status, out, err = events(journal.path, "--json", *options)
+    assert (status, err) == (0, "")
+    assert [json.loads(line)["cursor"] - FIRST for line in out.splitlines()] == expected
 
 
-def test_as_a_table_for_other_programs(journal: Written) -> None:
-    result = CliRunner().invoke(cli, ["events", "--journal", str(journal.path), "--csv"])
-    rows = list(csv.DictReader(io.StringIO(result.stdout)))
+def test_as_a_table_for_other_programs(events: Events, journal: Written) -> None:
+    _, out, _ = events(journal.path, "--csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
     assert [row["type"] for row in rows] == ["emotion", "speech", "utterance", "emotion"]
     assert rows[0]["label"] == "angry"
     assert rows[1]["label"] == ""
     assert rows[3]["stream"] == "b"
 
 
-def test_for_people(journal: Written) -> None:
-    result = CliRunner().invoke(cli, ["events", "--journal", str(journal.path)])
+def test_for_people(events: Events, journal: Written) -> None:
+    _, out, _ = events(journal.path)
     first = datetime(2026, 1, 1, tzinfo=UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    assert len(result.stdout.splitlines()) == 5
-    assert result.stdout.splitlines()[1].startswith(first)
-    assert "angry" in result.stdout
+    assert len(out.splitlines()) == 5
+    assert out.splitlines()[1].startswith(first)
+    assert "angry" in out
 
 
-def test_what_is_missing_is_told_apart(tmp_path: Path) -> None:
+def test_what_is_missing_is_told_apart(events: Events, tmp_path: Path) -> None:
     written = Written(tmp_path / "j")
     with closing(written.store):
         written.write(make.emotion("a"))
         written.store.append([], [(FIRST + 1, FIRST + 3)])
-    result = CliRunner().invoke(cli, ["events", "--journal", str(written.path), "--json"])
-    assert len(result.stdout.splitlines()) == 1
-    assert "3 events" in result.stderr
+    _, out, err = events(written.path, "--json")
+    assert len(out.splitlines()) == 1
+    assert "3 events" in err
 
 
 def test_following_a_journal_that_is_written(tmp_path: Path) -> None:
@@ -124,20 +134,23 @@ def test_following_a_journal_that_is_written(tmp_path: Path) -> None:
     ("content", "message"),
     [(None, "there is no journal"), (b"x" * 5000, "not a database")],
 )
-def test_a_file_that_is_none_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_a_file_that_is_none_is_named(
+    events: Events, tmp_path: Path, content: bytes | None, message: str
+) -> None:
     path = tmp_path / "events"
     if content:
         path.write_bytes(content)
-    result = CliRunner().invoke(cli, ["events", "--journal", str(path)])
-    assert result.exit_code == 66
-    assert message in result.stderr
-    assert str(path) in result.stderr
+    status, _, err = events(path)
+    assert status == 66
+    assert message in err
+    assert str(path) in err
 
 
 @pytest.mark.parametrize(
     "options",
     [["--json", "--csv"], ["--follow", "--until", "1h"], ["--since", "soon"], ["--after", "x"]],
 )
-def test_options_that_make_no_sense(journal: Written, options: list[str]) -> None:
-    result = CliRunner().invoke(cli, ["events", "--journal", str(journal.path), *options])
-    assert result.exit_code == 2
+def test_options_that_make_no_sense(events: Events, journal: Written, options: list[str]) -> None:
+    status, _, err = events(journal.path, *options)
+    assert status == 64
+    assert err

@@ -11,7 +11,7 @@ import zmq
 from structlog.testing import capture_logs
 
 from serd.curve import CurveKeys, Door, Link
-from serd.runtime.guard import Guard
+from serd.runtime.guard import Guard, Refusal
 from serd.runtime.zap import Peer, Policy
 from tests.fakes import FakeClock, wait_until
 
@@ -30,7 +30,7 @@ class Site:
     """A guarded PULL socket and peers that try it."""
 
     def __init__(self, context: Context, *, curve: bool = True, most: int = 100) -> None:
-        self.refused: list[tuple[str, str]] = []
+        self.refused: list[tuple[Refusal, int]] = []
         self.clock = FakeClock()
         self.guard = Guard(
             context,
@@ -38,7 +38,7 @@ class Site:
             POLICY,
             100,
             most,
-            lambda address, why: self.refused.append((address, why)),
+            lambda refusal, count: self.refused.append((refusal, count)),
         )
         self.guard.start()
         self.door = Door(SERVER if curve else None, self.guard.watch, self.guard.may)
@@ -112,7 +112,9 @@ def test_others_do_not_get_in_and_are_counted(site: Site, link: Link | None, cou
     received = [site.pull.recv(), site.pull.recv()]
     assert received == [b"audio", b"last"]
     if counter.startswith("refused"):
-        assert site.refused[0] == ("127.0.0.1", counter.removeprefix("refused."))
+        [(refusal, count)] = site.refused
+        assert (refusal.address, refusal.right, count) == ("127.0.0.1", "send", 1)
+        assert refusal.why == counter.removeprefix("refused.")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -31,7 +32,8 @@ def peer(name: str, keys: CurveKeys, may: str) -> str:
 
 
 PEERS = peer("tap", TAP, "['send']") + peer("dashboard", DASHBOARD, "['subscribe', 'replay']")
-ENERGY = "[vad]\ndetector = 'energy'\n"
+# Heartbeats show a subscriber that it is heard.
+ENERGY = "[vad]\ndetector = 'energy'\n[daemon]\nheartbeat_s = 0.2\n"
 
 
 @contextmanager
@@ -74,6 +76,16 @@ def taps(zmq_context: zmq.Context[zmq.Socket[bytes]]) -> Iterator[Taps]:
     taps.close()
 
 
+@contextmanager
+def listening(
+    daemon: RunningDaemon, *topics: str, curve: Link | None = None
+) -> Iterator[Subscriber]:
+    """A subscriber that misses nothing from now on."""
+    with Subscriber(daemon.events, [*topics, "daemon."] if topics else [""], curve=curve) as events:
+        assert events.receive(30) is not None, "no heartbeat"
+        yield events
+
+
 def opened(events: Subscriber, stream: str) -> StreamEvent:
     """The event that tells of a stream, whatever comes before it."""
     events_of_others = 0
@@ -87,7 +99,8 @@ def opened(events: Subscriber, stream: str) -> StreamEvent:
 
 
 def test_keys_decide_who_sends_subscribes_and_replays(tmp_path: Path, taps: Taps) -> None:
-    with guarded(tmp_path) as daemon:
+    audit = tmp_path / "audit.jsonl"
+    with guarded(tmp_path, f"[audit]\npath = '{audit}'\n") as daemon:
         dashboard = Link(DASHBOARD, SERVER.public)
         for link in (None, Link(STRANGER, SERVER.public), Link(TAP, SERVER.public)):
             with Subscriber(
@@ -115,6 +128,13 @@ def test_keys_decide_who_sends_subscribes_and_replays(tmp_path: Path, taps: Taps
         assert {entry["address"] for entry in daemon.logged("peer.refused")} == {"127.0.0.1"}
         assert SERVER.secret not in str(daemon.log)
         assert daemon.stop() == os.EX_OK
+    kept = [json.loads(line) for line in audit.read_text().splitlines()]
+    refused = [entry for entry in kept if entry["event"] == "peer.refused"]
+    assert {(entry["address"], entry["why"], entry["peer"]) for entry in refused} == {
+        ("127.0.0.1", "unknown_key", ""),
+        ("127.0.0.1", "not_permitted", "tap"),
+        ("127.0.0.1", "not_permitted", "dashboard"),
+    }
 
 
 @pytest.mark.slow
@@ -123,7 +143,7 @@ def test_peers_come_and_go_with_a_reload_and_streams_stay(tmp_path: Path, taps: 
         [path] = tmp_path.glob("serd-*.toml")
         before = path.read_text()
         link = Link(DASHBOARD, SERVER.public)
-        with Subscriber(daemon.events, ["stream."], curve=link) as events:
+        with listening(daemon, "stream.", curve=link) as events:
             taps.open(daemon.tap, Link(TAP, SERVER.public), "stays")
             assert opened(events, "stays").state == "opened"
             taps.open(daemon.tap, Link(OTHER_TAP, SERVER.public), "comes")
@@ -148,7 +168,7 @@ def test_peers_come_and_go_with_a_reload_and_streams_stay(tmp_path: Path, taps: 
 
 def test_a_tap_keeps_to_its_streams(tmp_path: Path, taps: Taps) -> None:
     with guarded(tmp_path, "[limits]\npeer_streams = 2\n") as daemon:
-        with Subscriber(daemon.events, ["stream."], curve=Link(DASHBOARD, SERVER.public)) as events:
+        with listening(daemon, "stream.", curve=Link(DASHBOARD, SERVER.public)) as events:
             taps.open(daemon.tap, Link(TAP, SERVER.public), "s0", "s1", "s2")
             refused = opened(events, "s2")
             assert (refused.state, refused.reason) == ("refused", "peer_streams")
@@ -157,7 +177,7 @@ def test_a_tap_keeps_to_its_streams(tmp_path: Path, taps: Taps) -> None:
 
 @pytest.mark.slow
 def test_ten_thousand_connections_that_come_and_go(tmp_path: Path, taps: Taps) -> None:
-    with running_daemon(tmp_path, ENERGY) as daemon, Subscriber(daemon.events) as events:
+    with running_daemon(tmp_path, ENERGY) as daemon, listening(daemon) as events:
         ports = [
             int(endpoint.rpartition(":")[2])
             for endpoint in (daemon.tap, daemon.events, daemon.replay)
@@ -192,7 +212,7 @@ def test_half_open_connections_do_not_keep_others_out(tmp_path: Path, taps: Taps
             raw.connect(("127.0.0.1", port))
             if number % 2:
                 raw.sendall(b"\xff\0")
-        with Subscriber(daemon.events) as events:
+        with listening(daemon) as events:
             taps.open(daemon.tap, None, "call")
             assert opened(events, "call").state == "opened"
         told = daemon.logged("peer.refused")
@@ -203,7 +223,7 @@ def test_half_open_connections_do_not_keep_others_out(tmp_path: Path, taps: Taps
 
 @pytest.mark.parametrize("size", [MAX_PAYLOAD_BYTES * 17, 1 << 40, (1 << 64) - 1])
 def test_huge_frames_end_their_connection_alone(tmp_path: Path, taps: Taps, size: int) -> None:
-    with running_daemon(tmp_path, ENERGY) as daemon, Subscriber(daemon.events) as events:
+    with running_daemon(tmp_path, ENERGY) as daemon, listening(daemon) as events:
         memory_kib = daemon.memory_kib()
         for endpoint, kind in (
             (daemon.tap, b"PUSH"),
