@@ -1,31 +1,33 @@
-"""Models under a running daemon: opened and tried beside the one in use, then taken or refused."""
+"""Models under a running daemon: tried elsewhere, opened beside the one in use, then taken."""
 
 from __future__ import annotations
 
+import os
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import structlog
 
+from serd.channel import Waker
 from serd.clock import Clock
 from serd.config.schema import Config
 from serd.errors import ModelError, SerdError
+from serd.inference.candidate import Candidate, digest, rehearse
 from serd.inference.manifest import resolve_model
 from serd.inference.model import EmotionModel
 from serd.protocol.events import Event
-from serd.runtime.pipeline import Pipeline, open_model
+from serd.runtime.patience import Patience
+from serd.runtime.pipeline import Pipeline, wanted
+from serd.runtime.proving import REHEARSAL, prove
 from serd.runtime.shadow import Shadow
-from serd.types import NATIVE_RATES_HZ, Int16Array
 
 _log = structlog.get_logger(__name__)
 
 # A load that never comes back keeps a thread, and a core of it, until the process ends.
 _MOST_ABANDONED = 3
-_SLICE_S = 1.0
+_END_S = 2.0
 
 _Copies = Callable[[EmotionModel], list[EmotionModel]]
 
@@ -49,6 +51,8 @@ class Models:
         Monotonic time of the shadow's results.
     crowded
         Whether events are waiting to be published: the shadow's are then left out, and counted.
+    rehearsal
+        The program that tries a model, see `serd.runtime.proving.prove`.
 
     Attributes
     ----------
@@ -59,8 +63,10 @@ class Models:
 
     Notes
     -----
-    Opening, checking and warming up happen in a thread of their own. Whatever goes wrong there, or
-    takes longer than ``inference.load_timeout_s``, changes nothing.
+    A model is opened, checked and warmed up twice: in a process of its own, which may die of it or
+    hang, and then in a thread of the daemon. Whatever goes wrong, or takes longer than
+    ``inference.load_timeout_s`` in all, changes nothing. Nobody holds a lock meanwhile that another
+    thread would wait for.
     """
 
     def __init__(
@@ -70,11 +76,14 @@ class Models:
         emit: Callable[[Event], None],
         clock: Clock,
         crowded: Callable[[], bool],
+        rehearsal: Sequence[str] = REHEARSAL,
     ) -> None:
         self._config = config
         self._pipeline = pipeline
         self._shadow = Shadow(pipeline.worker, emit, clock, crowded)
+        self._rehearsal = rehearsal
         self._changing = threading.Lock()
+        self._ended = Waker()
         self._abandoned: list[threading.Thread] = []
         self._counts = dict.fromkeys(("swaps", "swap_failures", "model_loads_abandoned"), 0)
         self.waiting: Callable[[], object] = lambda: None
@@ -89,8 +98,16 @@ class Models:
                 # Said in the log; the calls matter more than the trial.
                 return
 
+    def give_up(self) -> None:
+        """End at once the wait for a model. Any thread, any signal handler; `stop` is to follow."""
+        self._ended.wake()
+
     def stop(self) -> None:
-        """End the shadow. More than once does nothing."""
+        """Take no model any more, and end the shadow. More than once does nothing."""
+        self.give_up()
+        # For good. Who is at it has given up by now, unless the shadow before hangs as well.
+        if self._changing.acquire(timeout=_END_S):
+            self._ended.close()
         self._pipeline.listener = None
         self._shadow.stop()
 
@@ -126,8 +143,9 @@ class Models:
         ------
         ModelError, DeviceError
             The model is refused, and the old one goes on. ``model_timeout``: it took longer than
-            ``inference.load_timeout_s``; ``model_busy``: another model is being opened, or too
-            many earlier ones never came back.
+            ``inference.load_timeout_s``; ``model_died_sigsegv`` and the like: the process that
+            tried it died; ``model_busy``: another model is being opened, or too many earlier ones
+            never came back; ``model_stopping``: serd is about to end.
         """
         with self._change(_model_refused, name):
             self._switch(self._opened(name, self._pipeline.one_a_worker))
@@ -210,26 +228,43 @@ class Models:
                 f"model {name!r}: {len(self._abandoned)} models that were tried before still "
                 "hang; restart serd before trying another",
             )
+        patience = Patience(
+            name, self._config.inference.load_timeout_s, self._ended, self._while_waiting
+        )
+        candidate = wanted(self._config, resolve_model(name))
+        tried = prove(name, candidate, patience, self._rehearsal)
+        models = self._opened_here(name, candidate, copies, patience)
+        if digest(models[0].manifest) != tried:
+            raise ModelError(
+                "model_changed",
+                f"model {name!r}: its manifest was changed while it was tried; try it again",
+            )
+        return models
+
+    def _opened_here(
+        self, name: str, candidate: Candidate, copies: _Copies, patience: Patience
+    ) -> list[EmotionModel]:
         future: Future[list[EmotionModel]] = Future()
+        done, at_its_end = os.pipe()
         thread = threading.Thread(
-            target=_open, args=(self._config, name, copies, future), name="serd-model", daemon=True
+            target=_open,
+            args=(name, candidate, copies, future, at_its_end),
+            name="serd-model",
+            daemon=True,
         )
         thread.start()
-        timeout_s = self._config.inference.load_timeout_s
-        deadline_s = time.monotonic() + timeout_s
-        while (left_s := deadline_s - time.monotonic()) > 0:
-            try:
-                return future.result(min(_SLICE_S, left_s))
-            except TimeoutError:
-                if threading.current_thread() is threading.main_thread():
-                    self.waiting()
-        self._abandoned.append(thread)
-        self._counts["model_loads_abandoned"] += 1
-        raise ModelError(
-            "model_timeout",
-            f"model {name!r}: was not open and warm after {timeout_s:g} s "
-            "(inference.load_timeout_s); the model in use goes on",
-        )
+        try:
+            patience.until(done)
+        except ModelError:
+            self._abandoned.append(thread)
+            self._counts["model_loads_abandoned"] += 1
+            raise
+        finally:
+            os.close(done)
+        return future.result()
+
+    def _while_waiting(self) -> None:
+        self.waiting()
 
 
 def _model_refused(name: str, error: SerdError) -> None:
@@ -269,11 +304,16 @@ class _Change:
         self._refused(self._name, error)
 
 
-def _open(config: Config, name: str, copies: _Copies, future: Future[list[EmotionModel]]) -> None:
+def _open(
+    name: str,
+    candidate: Candidate,
+    copies: _Copies,
+    future: Future[list[EmotionModel]],
+    at_its_end: int,
+) -> None:
     try:
-        model = open_model(config, resolve_model(name))
+        model = candidate.open()
         models = copies(model)
-        model.warm_up()
         rehearse(model)
     except SerdError as error:
         future.set_exception(error)
@@ -285,26 +325,8 @@ def _open(config: Config, name: str, copies: _Copies, future: Future[list[Emotio
         )
     else:
         future.set_result(models)
-
-
-class _Piece(NamedTuple):
-    audio: Int16Array
-    sample_rate_hz: int
-
-
-def rehearse(model: EmotionModel) -> None:
-    """Score what calls are made of besides speech: silence, clipping, the shortest of pieces.
-
-    Raises
-    ------
-    ModelError
-        What `EmotionModel.score` raises, NaN and infinity included.
-    """
-    for rate_hz in NATIVE_RATES_HZ:
-        samples = model.samples * rate_hz // model.sample_rate_hz
-        square = np.where(np.arange(samples) // 20 % 2, 32767, -32768).astype(np.int16)
-        pieces = [np.zeros(samples, np.int16), square, square[: max(1, samples // 10)]]
-        model.score([_Piece(audio, rate_hz) for audio in pieces])
+    finally:
+        os.close(at_its_end)
 
 
 def _described(model: EmotionModel) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from serd.clock import Clock
 from serd.config.schema import Config
+from serd.inference.candidate import Candidate
 from serd.inference.manifest import resolve_model
 from serd.inference.model import EmotionModel
 from serd.inference.providers import CPU
@@ -92,7 +93,7 @@ class Pipeline:
         inference, segment = config.inference, config.segment
         self._clock = clock
         self._emit = emit
-        self.model = open_model(config, resolve_model(inference.model))
+        self.model = wanted(config, resolve_model(inference.model)).open()
         self._facts = facts_of(self.model)
         self._assembler = Assembler(emit)
         self._judge = Judge(self._assembler, clock, self._progressed)
@@ -290,24 +291,17 @@ class Pipeline:
         }
 
 
-def open_model(config: Config, manifest: Path) -> EmotionModel:
-    """Open a model as the configuration wants it, and check that it can take its segments.
-
-    Raises
-    ------
-    ModelError, DeviceError
-        It cannot be used as configured; the message names the field.
-    """
+def wanted(config: Config, manifest: Path) -> Candidate:
+    """A model, to be opened as the configuration has it."""
     inference = config.inference
-    model = EmotionModel.load(
-        manifest,
+    return Candidate(
+        str(manifest),
         inference.device,
-        threads=inference.threads,
-        batch_sizes=_batch_sizes(inference.max_batch),
-        precision=inference.precision,
+        inference.threads,
+        _batch_sizes(inference.max_batch),
+        inference.precision,
+        config.segment.window_s,
     )
-    model.manifest.check_window(config.segment.window_s)
-    return model
 
 
 def _workers(provider: str) -> int:

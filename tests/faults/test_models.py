@@ -7,11 +7,11 @@ import threading
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from serd.types import Int16Array
 from tests.fakes import wait_until
 from tests.faults.processes import Service
+from tests.inference import broken
 from tests.speech import demo_speech
 from tests.taps import Collector, Push, blocks
 
@@ -31,7 +31,6 @@ def _loud() -> Int16Array:
 
 
 def test_segments_that_the_model_cannot_judge_cost_no_other(tmp_path: Path) -> None:
-    broken = pytest.importorskip("tests.inference.broken")
     overrides = (
         f"inference.model={broken.poisoned(tmp_path, 'poisoned')}",
         "segment.window_s=0.5",
@@ -65,7 +64,6 @@ def test_segments_that_the_model_cannot_judge_cost_no_other(tmp_path: Path) -> N
 
 
 def test_a_model_that_hangs_starves_the_watchdog_and_not_the_other_stages(tmp_path: Path) -> None:
-    broken = pytest.importorskip("tests.inference.broken")
     model = broken.hanging(tmp_path, "hanging", when_loud=True)
     overrides = (
         f"inference.model={model}",
