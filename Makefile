@@ -5,6 +5,8 @@ VENV ?= .venv
 # packages then find torch there instead of fetching one with CUDA.
 TORCH ?= torch==2.13.0
 PYTEST_ARGS ?=
+# A file of tests stays together, for what its tests share. `PARALLEL=` for one after the other.
+PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 PEERS_ARGS ?=
 STREAMS ?= 60
 SECONDS ?= 60
@@ -63,7 +65,7 @@ format: $(DEVELOPMENT)  ## put the code into its standard form
 	$(BIN)/ruff format .
 
 test: lint  ## lint and every test (PYTEST_ARGS="-k name" to choose)
-	$(BIN)/python -m pytest -m 'not audio_device and not system' $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not audio_device and not system' $(PARALLEL) $(PYTEST_ARGS)
 
 test-oldest: | $(BIN)/python  ## the core tests on the oldest supported packages
 	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)

@@ -181,9 +181,12 @@ def test_a_read_only_disk_costs_no_event(zmq_context: Context, tmp_path: Path) -
             assert [event.cursor for event in events] == stored(path)
             assert isinstance(done, ReplayDone)
             assert done.more
-            events, _ = ask(dealer, ReplayRequest(after=done.after))
-            assert len(events) == 10
             last = daemon.publisher.last_cursor
+            kept: list[int] = []
+            while isinstance(done, ReplayDone) and done.more:
+                events, done = ask(dealer, ReplayRequest(after=done.after))
+                kept += [event.cursor for event in events]
+            assert kept[-10:] == list(range(last - 9, last + 1))
             subprocess.run(["mount", "-o", "remount,rw", str(tmp_path)], check=True)
             nudge(daemon, clock)
             wait_until(lambda: journal.ok, "journalling to go on")
@@ -296,9 +299,11 @@ def test_a_disk_that_stands_still_delays_events_once(
         daemon.publish(make.emotion(), make.emotion())
         assert stored(path) == cursors[:1]
         go_on.set()
-        wait_until(lambda: journal_of(daemon).queued == 0, "the journal to catch up")
+        wait_until(
+            lambda: daemon.publisher.journal_counts()["journal.behind"] == 0,
+            "the journal to catch up",
+        )
         daemon.publish(make.emotion())
-        assert daemon.publisher.journal_counts()["journal.behind"] == 0
         assert daemon.publisher.journal_counts()["journal.late"] == 4
     assert len(stored(path)) == 6
 
