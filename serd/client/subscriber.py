@@ -10,9 +10,9 @@ from typing import Self
 
 import zmq
 
-from serd.client.connect import connect
 from serd.client.fetch import Gap, Page, Recovery, ReplaySocket
 from serd.client.items import Item, Missed, Restarted
+from serd.client.live import LiveSocket
 from serd.client.sequences import Sequences
 from serd.curve import Link
 from serd.errors import MessageError
@@ -112,19 +112,10 @@ class Subscriber:
         self._own_context = context is None
         self._context: zmq.Context[zmq.Socket[bytes]] = context or zmq.Context()
         self._replay: ReplaySocket | None = None
-        self._monitor: zmq.Socket[bytes] | None = None
-        self._was_connected = False
-        self._socket = self._context.socket(zmq.SUB)
-        self._poller = zmq.Poller()
-        self._poller.register(self._socket, zmq.POLLIN)
+        self._live = LiveSocket(self._context)
         try:
-            self._socket.setsockopt(zmq.RCVHWM, receive_hwm)
-            for prefix in self._topics:
-                self._socket.setsockopt(zmq.SUBSCRIBE, prefix.encode())
-            if replay is not None:
-                self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
-                self._poller.register(self._monitor, zmq.POLLIN)
-            connect(self._socket, endpoint, curve)
+            watched = replay is not None
+            self._live.connect(endpoint, self._topics, receive_hwm, watched, curve)
             if replay is not None:
                 self._replay = ReplaySocket(self._context, replay, replay_timeout_s, curve)
         except BaseException:
@@ -144,10 +135,7 @@ class Subscriber:
 
     def close(self) -> None:
         """Release the sockets. Doing it twice does nothing."""
-        if self._monitor is not None and not self._monitor.closed:
-            self._socket.disable_monitor()
-            self._monitor.close(linger=0)
-        self._socket.close(linger=0)
+        self._live.close()
         if self._replay is not None:
             self._replay.close()
         if self._own_context:
@@ -201,16 +189,16 @@ class Subscriber:
             until = wakes_at if until is None else min(until, wakes_at)
             self._replay.socket.poll(max(0, int((until - now) * 1000) + 1))
         else:
-            self._poller.poll(None if until is None else max(0, int((until - now) * 1000) + 1))
+            self._live.wait(None if until is None else max(0, int((until - now) * 1000) + 1))
         return True
 
     def _read(self) -> bool:
         """Take one live message, or notice a reconnection; False if there is neither."""
         try:
             # Asking first whether there is one would cost a third more while events queue up.
-            parts = self._socket.recv_multipart(zmq.DONTWAIT)
+            parts = self._live.receive(zmq.DONTWAIT)
         except zmq.Again:
-            if not self._has_reconnected():
+            if not self._live.has_reconnected():
                 return False
             self._recover(None)
             return True
@@ -241,7 +229,7 @@ class Subscriber:
         if not self._continues(cursor):
             self._enter_run(run_id, cursor)
         changed = self._run_id not in (None, run_id)
-        if cursor > self._cursor + 1 and self._has_reconnected():
+        if cursor > self._cursor + 1 and self._live.has_reconnected():
             # Whatever was missed lies before the newest event, or else before the next one that
             # is newer; this one may have been queued since before the disconnection.
             self._recover(None, held=parts)
@@ -256,13 +244,6 @@ class Subscriber:
             self._tell_missed(event, changed)
         self._doubtful = False
         self._accept(event, sparse=joining)
-
-    def _has_reconnected(self) -> bool:
-        again = False
-        while self._monitor is not None and self._monitor.poll(0):
-            self._monitor.recv_multipart()
-            again, self._was_connected = again or self._was_connected, True
-        return again
 
     def _continues(self, cursor: int) -> bool:
         return cursor >= JOURNALLED_FROM and self._cursor >= JOURNALLED_FROM

@@ -87,10 +87,10 @@ def use(
 ) -> None:
     """Have a running daemon score with another model, without a pause and without a loss.
 
-    NAME is a model that `serd models` lists, or the path of a manifest that the daemon can read.
-    It is opened, checked and warmed up beside the one in use; one that does not hold changes
-    nothing, and the reason is told. The change lasts until the daemon ends: to keep it, set
-    inference.model in its configuration as well.
+    NAME is a model that `serd models` lists, or the path of a manifest that the daemon can read. A
+    process of its own tries it first, then it is opened and warmed up beside the one in use; one
+    that does not hold, crashes or hangs changes nothing, and the reason is told. The change lasts
+    until the daemon ends: to keep it, set inference.model in its configuration as well.
 
     \b
     Examples:

@@ -32,7 +32,7 @@ from serd.errors import ModelError, SerdError
 from serd.inference.candidate import Candidate, digest, rehearse
 
 _PR_SET_PDEATHSIG = 1
-_NICER_BY = 10
+_NICER_BY = 5
 
 
 def main(argument: str) -> int:

@@ -196,6 +196,7 @@ class Daemon:
         )
         self._models.on_change = self.witness.model
         self._models.waiting = self._watchdog.feed
+        self._loop.at_end(self._models.give_up)
         self._undo.append(self._models.stop)
         self._models.start()
         if control is not None:
@@ -323,6 +324,7 @@ class Daemon:
         self._tell("draining")
         _log.info("draining", streams=self._pipeline.table.streams)
         self._monitor.state = "draining"
+        self._models.give_up()
         self.drained = self._pipeline.stop(timeout_s)
         self._models.stop()
         self._tell("stopped")

@@ -6,8 +6,9 @@ monitor that nobody reads would make libzmq's own thread wait, so it outlives th
 libzmq's monitor tells descriptors of connections that are accepted and that end, but of handshakes
 only that one has succeeded or failed. A failure is followed at once by the end of its connection,
 which tells whose it was. A success is taken for that of the newest connection without one; so
-under attack a connection may be counted as ``garbage`` that was none. Who is let in does not
-depend on it.
+under attack it may be another connection's address that is told. Who is let in does not depend on
+it. A connection that ZAP refused ends when it likes, at the latest when the time for its handshake
+is up; it is counted once, as refused.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ class _Line:
     address: str
     connection: Connection | None
     established: bool = False
+    refused: bool = False
 
 
 @dataclass(slots=True)
@@ -92,6 +94,8 @@ class _Watched:
     monitor: Socket
     lines: dict[int, _Line] = field(default_factory=dict)
     failure: str | None = None
+    # Connections that ZAP refused and that have not ended; which they are is not told.
+    unwelcome: int = 0
 
 
 class Guard:
@@ -275,8 +279,7 @@ class Guard:
             case zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
                 watched.failure = _PROTOCOL_REASONS.get(value, "protocol")
             case zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-                # Counted when it was decided.
-                watched.failure = ""
+                watched.unwelcome += 1
             case zmq.EVENT_DISCONNECTED:
                 self._ended(watched, value)
 
@@ -294,6 +297,7 @@ class Guard:
         elif self._by_address.total() > self._most:
             why = "connections"
         if why is not None and connection is not None:
+            watched.lines[descriptor].refused = True
             self._refused(address, watched.right, why, "")
             connection.shut()
 
@@ -303,9 +307,14 @@ class Guard:
         if line is None:
             return
         self._leave(line)
+        if line.refused:
+            return
         if failure is None and not line.established:
-            failure = "garbage"
-        if failure:
+            if watched.unwelcome:
+                watched.unwelcome -= 1
+            else:
+                failure = "garbage"
+        if failure is not None:
             self._counts[f"handshake_failures.{failure}"] += 1
             self._tally.note("handshake.failed", line.address, watched.right, failure)
 

@@ -55,10 +55,9 @@ def warnings(seen: Observation) -> list[Json]:
     counts = seen.counts
     if shed := counts.get("overload.rows", 0):
         found.append(_reason("overload", f"{shed} streams are left out: the load is too high"))
-    if counts.get("journal.ok", 1) == 0:
-        found.append(
-            _reason("journal_failing", "events are published but not journalled; see the log")
-        )
+    if seen.journal_problem is not None:
+        text = f"events are published but not journalled: {seen.journal_problem}"
+        found.append(_reason("journal_failing", text))
     for name, up in counts.items():
         if name.startswith("source.") and name.endswith(".up") and not up:
             source = name.removeprefix("source.").removesuffix(".up")

@@ -21,6 +21,7 @@ class MainLoop:
         # owner.
         self._requests: SimpleQueue[Callable[[], object]] = SimpleQueue()
         self.ended = False
+        self._on_end: Callable[[], object] = lambda: None
 
     def listen(self, on_hangup: Callable[[], object]) -> None:
         """End on SIGTERM and SIGINT, call `on_hangup` on SIGHUP. Main thread only."""
@@ -32,9 +33,19 @@ class MainLoop:
         """Have something done soon. Any thread, any signal handler."""
         self._requests.put(request)
 
+    def at_end(self, action: Callable[[], object]) -> None:
+        """Have something done as soon as the end is asked for, in the midst of a request as well.
+
+        From any thread or signal handler, more than once perhaps; at once, if that was long ago.
+        """
+        self._on_end = action
+        if self.ended:
+            action()
+
     def end(self) -> None:
         """Ask for the end. Any thread, any signal handler."""
         self.ended = True
+        self._on_end()
         self.call(lambda: None)
 
     def wait(self, timeout_s: float) -> None:

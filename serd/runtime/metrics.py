@@ -57,6 +57,8 @@ class Observation:
         ``wait``, ``inference`` and ``total``, in seconds.
     batches
         Segments that were run together.
+    journal_problem
+        What keeps events out of the journal, and what to do about it; None for nothing.
     """
 
     state: str
@@ -77,6 +79,7 @@ class Observation:
     stuck: tuple[str, ...] = ()
     latencies: Mapping[str, Histogram] = field(default_factory=dict)
     batches: Histogram | None = None
+    journal_problem: str | None = None
 
 
 class _Families:

@@ -84,6 +84,7 @@ class Models:
         self._rehearsal = rehearsal
         self._changing = threading.Lock()
         self._ended = Waker()
+        self._stopped = False
         self._abandoned: list[threading.Thread] = []
         self._counts = dict.fromkeys(("swaps", "swap_failures", "model_loads_abandoned"), 0)
         self.waiting: Callable[[], object] = lambda: None
@@ -105,9 +106,10 @@ class Models:
     def stop(self) -> None:
         """Take no model any more, and end the shadow. More than once does nothing."""
         self.give_up()
-        # For good. Who is at it has given up by now, unless the shadow before hangs as well.
-        if self._changing.acquire(timeout=_END_S):
+        # For good. Whoever is at it gives up, unless it is a shadow that hangs in its place.
+        if not self._stopped and self._changing.acquire(timeout=_END_S):
             self._ended.close()
+        self._stopped = True
         self._pipeline.listener = None
         self._shadow.stop()
 
@@ -228,9 +230,8 @@ class Models:
                 f"model {name!r}: {len(self._abandoned)} models that were tried before still "
                 "hang; restart serd before trying another",
             )
-        patience = Patience(
-            name, self._config.inference.load_timeout_s, self._ended, self._while_waiting
-        )
+        timeout_s = self._config.inference.load_timeout_s
+        patience = Patience(name, timeout_s, self._ended, self.waiting)
         candidate = wanted(self._config, resolve_model(name))
         tried = prove(name, candidate, patience, self._rehearsal)
         models = self._opened_here(name, candidate, copies, patience)
@@ -262,9 +263,6 @@ class Models:
         finally:
             os.close(done)
         return future.result()
-
-    def _while_waiting(self) -> None:
-        self.waiting()
 
 
 def _model_refused(name: str, error: SerdError) -> None:

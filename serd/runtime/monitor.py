@@ -123,4 +123,5 @@ class Monitor:
                 Queue("inference", capacity=config.inference.queue_segments),
             ),
             batches=of_sizes(pipeline.batch_sizes()),
+            journal_problem=publisher.journal.problem if publisher.journal is not None else None,
         )

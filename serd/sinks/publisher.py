@@ -20,17 +20,12 @@ import zmq
 from serd.channel import Channel, Waker
 from serd.clock import Clock
 from serd.curve import Door
-from serd.errors import BindError, MessageError
+from serd.errors import BindError
 from serd.protocol.events import DaemonEvent, Event, encode, topic
-from serd.protocol.replay import (
-    ReplayError,
-    StoredEvent,
-    decode_request,
-    encode_reply,
-    pack_cursor,
-)
+from serd.protocol.replay import StoredEvent, pack_cursor
 from serd.pulse import Pulse
-from serd.sinks.answers import Answer, Answers
+from serd.sinks.answers import Answers
+from serd.sinks.desk import ReplayDesk
 from serd.sinks.journal.writer import Journal
 from serd.sinks.lastvalues import LastValues
 from serd.sinks.outbox import Outbox, Outgoing
@@ -47,7 +42,6 @@ _XPUB_MANUAL_LAST_VALUE: Final = 98
 _NEXT_PART: Final = int(zmq.SNDMORE)
 _FIRST_PART: Final = int(zmq.SNDMORE | zmq.DONTWAIT)
 _SUBSCRIPTIONS_A_TURN: Final = 1000
-_REQUESTS_A_TURN: Final = 8
 
 _COUNTERS: Final = (
     "events_unencodable",
@@ -55,16 +49,7 @@ _COUNTERS: Final = (
     "subscriptions",
     "unsubscriptions",
     "subscriber_messages_ignored",
-    "replay_requests",
-    "replay_requests_bad",
-    "replay_answers_cut_short",
-    "replay_events",
 )
-
-_REFUSALS: Final = {
-    "busy": "too many requests: ask again in a second",
-    "refused": "not permitted",
-}
 
 _log = structlog.get_logger(__name__)
 
@@ -152,7 +137,8 @@ class Publisher:
         self._last_values = LastValues()
         self.journal = journal
         self._outbox = Outbox(journal, clock, options.max_wait_ms) if journal is not None else None
-        self._answers = Answers(run_id, ring, self._last_values, journal)
+        answers = Answers(run_id, ring, self._last_values, journal)
+        self._desk = ReplayDesk(answers, self.subscribers, clock)
         self._own_context = context is None
         self._context: zmq.Context[zmq.Socket[bytes]] = context or zmq.Context()
         self._counts = dict.fromkeys(_COUNTERS, 0)
@@ -180,6 +166,7 @@ class Publisher:
         return {
             "events_published": self._published,
             **self._counts,
+            **self._desk.counts,
             **self.subscribers.counts,
         }
 
@@ -207,7 +194,7 @@ class Publisher:
             raise self.failure
         if self.journal is not None:
             self.journal.start(self._waker)
-        self._answers.start(self._waker)
+        self._desk.start(self._waker)
 
     def stop(self, timeout_s: float = 5.0) -> bool:
         """Publish what is in the channel, then close the sockets.
@@ -224,7 +211,7 @@ class Publisher:
             self._thread.join(timeout_s)
             if self._thread.is_alive():
                 return False
-        self._answers.stop()
+        self._desk.stop()
         self._end_context()
         return True
 
@@ -281,14 +268,13 @@ class Publisher:
             if stopping and not self._owes():
                 self._pulse.end(pulse)
                 return
-            for peer, answer in self._answers.late_answers():
-                self._reply(replay, peer, answer)
+            self._desk.send_late(replay)
             pulse.idle()
             ready = dict(poller.poll(self._outbox.wait_ms if self._outbox is not None else None))
             if events in ready:
                 self._serve_subscriptions(events)
             if replay in ready:
-                self._serve_replay(replay)
+                self._desk.serve(replay)
 
     def _owes(self) -> bool:
         """Whether there is something to be published."""
@@ -377,38 +363,6 @@ class Publisher:
                 socket.setsockopt(zmq.UNSUBSCRIBE, prefix)
             else:
                 self._counts["subscriber_messages_ignored"] += 1
-
-    def _serve_replay(self, socket: zmq.Socket[bytes]) -> None:
-        for _ in range(_REQUESTS_A_TURN):
-            try:
-                peer, *frames = socket.recv_multipart(zmq.DONTWAIT, copy=False)
-            except zmq.Again:
-                return
-            self._counts["replay_requests"] += 1
-            refusal = self.subscribers.may_replay(peer, self._clock.monotonic_ns())
-            if refusal is not None:
-                answer: Answer = [ReplayError(code=refusal, message=_REFUSALS[refusal])]
-            else:
-                answer = self._answer(peer.bytes, [frame.bytes for frame in frames])
-            self._reply(socket, peer.bytes, answer)
-
-    def _answer(self, peer: bytes, parts: list[bytes]) -> Answer:
-        try:
-            return self._answers.to(peer, decode_request(parts))
-        except MessageError as error:
-            self._counts["replay_requests_bad"] += 1
-            return [ReplayError(code=error.code, message=error.message)]
-
-    def _reply(self, socket: zmq.Socket[bytes], peer: bytes, answer: Answer) -> None:
-        self._counts["replay_events"] += max(0, len(answer) - 1)
-        try:
-            for reply in answer:
-                socket.send_multipart([peer, *encode_reply(reply)], zmq.DONTWAIT)
-        except zmq.ZMQError as failure:
-            # The peer is gone or does not read.
-            if failure.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
-                raise
-            self._counts["replay_answers_cut_short"] += 1
 
 
 def _nobody_asks(subscribed: bool, topic: bytes, peer: str) -> None:

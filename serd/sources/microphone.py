@@ -26,7 +26,8 @@ from serd.channel import Channel, Overflow, Waker
 from serd.clock import Clock, SystemClock
 from serd.errors import SourceError
 from serd.sources.base import Intake, Tap
-from serd.sources.portaudio import BlockCallback, Choice, DeviceInfo, PortAudio, Stream, shared
+from serd.sources.devices import DeviceInfo
+from serd.sources.portaudio import BlockCallback, Choice, PortAudio, Stream, shared
 from serd.sources.recording import Recording
 from serd.types import Encoding, Role
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from serd.channel import Waker
 from serd.clock import Clock
-from serd.sources.portaudio import DeviceInfo
+from serd.sources.devices import DeviceInfo
 from serd.types import Int16Array
 
 _NS = 1_000_000_000

@@ -27,8 +27,8 @@ from serd.protocol.replay import StoredEvent
 from serd.rows import StreamInfo
 from serd.runtime.assembler import Assembler
 from serd.runtime.judge import Judge
+from serd.runtime.level import Level
 from serd.runtime.line import (
-    Level,
     ModelFacts,
     SegmentContext,
     Span,
@@ -51,7 +51,7 @@ LABELS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "sur
 MODEL = ModelFacts("bench-1@sha256:0123456789ab", LABELS, 0.3)
 INFO = StreamInfo("call/0", "tap", 0, 1, 8000, "mulaw", Role.CUSTOMER, "c-1", {"queue": "sales"})
 SEGMENT = Segment(3, 5, 1, 98_720, 122_720, False, 0.93, 122_720)
-SPAN = Span(98_720, 122_720, 8000, 1_769_851_815_340_000_000, 0.0)
+SPAN = Span(98_720, 122_720, 8000, 1_769_851_815_340_000_000)
 LATENCY = SegmentLatency(wait=1.0, inference=2.0, total=3.0)
 RNG = np.random.default_rng(0)
 AUDIO = (RNG.standard_normal(24_000) * 3000).astype(np.int16)

@@ -20,7 +20,7 @@ from serd.cli import cli, execute
 from serd.commands import check_config
 from serd.protocol.events import Event, decode, encode, topic
 from serd.sources import microphone
-from serd.sources.portaudio import DeviceInfo
+from serd.sources.devices import DeviceInfo
 from tests.cli.test_render import EMOTION, UTTERANCE
 from tests.fakes import wait_until
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,6 +14,15 @@ from tests.inference.tiny import LABELS, build_model, emotion_manifest, onnx, wr
 
 # Far more steps than a test, or a year, has time for.
 _FOR_EVER = 10**15
+# Each level takes a piece of the runtime's stack, of which a thread has 8 MiB.
+_LEVELS = 20_000
+
+
+class Maker(Protocol):
+    """One of the functions below."""
+
+    def __call__(self, folder: Path, name: str) -> Path:
+        """Make the model; path of its manifest."""
 
 
 def sound(folder: Path, name: str, labels: Sequence[str] = LABELS) -> Path:
@@ -97,6 +106,75 @@ def hanging(folder: Path, name: str, *, when_loud: bool) -> Path:
             *trips,
             constant("yes", np.bool_(True)),
             helper.make_node("Loop", ["trips", "yes", raw], ["logits"], body=body),
+        ]
+
+    return _changed(folder, name, change)
+
+
+def bottomless(folder: Path, name: str) -> Path:
+    """Ends the process that opens it, by SIGSEGV: functions in functions, beyond the stack."""
+    path = sound(folder, name)
+    file = path.with_suffix(".onnx")
+    made = onnx.load(str(file))
+    helper = onnx.helper
+    made.opset_import.append(helper.make_opsetid("deep", 1))
+    made.graph.node[-1].output[0] = "raw_logits"
+    made.graph.node.append(helper.make_node("f0", ["raw_logits"], ["logits"], domain="deep"))
+    for level in range(_LEVELS):
+        inside = helper.make_node(f"f{level + 1}", ["x"], ["y"], domain="deep")
+        if level + 1 == _LEVELS:
+            inside = helper.make_node("Identity", ["x"], ["y"])
+        made.functions.append(
+            helper.make_function("deep", f"f{level}", ["x"], ["y"], [inside], made.opset_import)
+        )
+    onnx.save(made, str(file))
+    return _manifest(file, name, LABELS)
+
+
+def overflowing(folder: Path, name: str) -> Path:
+    """Ends the process that runs it, by SIGFPE on x86: the least of whole numbers divided by -1."""
+
+    def change(helper: Any, raw: str) -> list[Any]:
+        def constant(name: str, value: int) -> Any:
+            tensor = onnx.numpy_helper.from_array(np.array([value], np.int64), name)
+            return helper.make_node("Constant", [], [name], value=tensor)
+
+        return [
+            constant("least", -(2**63)),
+            constant("minus_one", -1),
+            # From an input, or the runtime would work it out when the model is opened.
+            helper.make_node("Sub", ["length", "length"], ["nothing"]),
+            helper.make_node("Add", ["nothing", "least"], ["dividend"]),
+            helper.make_node("Add", ["nothing", "minus_one"], ["divisor"]),
+            helper.make_node("Div", ["dividend", "divisor"], ["quotient"]),
+            helper.make_node("Cast", ["quotient"], ["huge"], to=onnx.TensorProto.FLOAT),
+            helper.make_node("Unsqueeze", ["huge", "axis1"], ["column"]),
+            helper.make_node("Add", [raw, "column"], ["logits"]),
+        ]
+
+    return _changed(folder, name, change)
+
+
+def hungry(folder: Path, name: str, size_bytes: int = 2 << 30) -> Path:
+    """Wants so much memory for every run."""
+
+    def change(helper: Any, raw: str) -> list[Any]:
+        numpy_helper, proto = onnx.numpy_helper, onnx.TensorProto
+
+        def constant(name: str, value: Any) -> Any:
+            return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value))
+
+        one = helper.make_tensor("one", proto.FLOAT, [1], [1.0])
+        return [
+            constant("first", np.array([0], np.int64)),
+            constant("elements", np.array([size_bytes // 4], np.int64)),
+            # From an input, or the runtime would make it when the model is opened.
+            helper.make_node("Gather", ["length", "first"], ["some"]),
+            helper.make_node("Sub", ["some", "some"], ["nothing"]),
+            helper.make_node("Add", ["nothing", "elements"], ["shape"]),
+            helper.make_node("ConstantOfShape", ["shape"], ["ones"], value=one),
+            helper.make_node("ReduceMin", ["ones"], ["least"], keepdims=0),
+            helper.make_node("Mul", [raw, "least"], ["logits"]),
         ]
 
     return _changed(folder, name, change)

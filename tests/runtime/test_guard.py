@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
@@ -151,6 +152,94 @@ def test_a_half_open_handshake_is_given_up_and_its_descriptor_freed(site: Site) 
     assert site.count("connections") == 0
 
 
+class SlowToLeave:
+    """A line to a site that stays connected whatever the peer behind it does."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        self._ends: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                peer, _ = self._listening.accept()
+            except OSError:
+                return
+            end = socket.create_connection(("127.0.0.1", self._site.port))
+            self._ends += [peer, end]
+            for pair in ((peer, end), (end, peer)):
+                self._threads.append(threading.Thread(target=self._carry, args=pair))
+                self._threads[-1].start()
+
+    @staticmethod
+    def _carry(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(4096):
+                target.sendall(data)
+
+    def close(self) -> None:
+        for end in (self._listening, *self._ends):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(20)
+        for end in (self._listening, *self._ends):
+            end.close()
+
+
+def test_who_was_refused_and_stays_is_counted_as_refused_alone(
+    site: Site, zmq_context: Context
+) -> None:
+    line = SlowToLeave(site)
+    # Each tries once, for as long as this lasts.
+    pushes = [zmq_context.socket(zmq.PUSH) for _ in range(20)]
+    for push in pushes:
+        push.setsockopt(zmq.RECONNECT_IVL, 600_000)
+        Link(STRANGER, SERVER.public).reach(push)
+        push.connect(f"tcp://127.0.0.1:{line.port}")
+    wait_until(lambda: site.count("refused.unknown_key") == 20, "the refusals")
+    wait_until(lambda: site.count("connections") == 0, "the end of their time")
+    assert _failures(site) == {}
+    # What is wrong with others is seen as before.
+    site.raw().sendall(b"GET / HTTP/1.0\r\n\r\n" * 20)
+    wait_until(lambda: site.count("connections") == 0 and _failures(site), "garbage")
+    assert _failures(site) == {"handshake_failures.garbage": 1}
+    for push in pushes:
+        push.close(linger=0)
+    line.close()
+
+
+def test_failures_beside_a_refused_one_are_counted_as_what_they_are(
+    site: Site, zmq_context: Context
+) -> None:
+    line = SlowToLeave(site)
+    push = zmq_context.socket(zmq.PUSH)
+    push.setsockopt(zmq.RECONNECT_IVL, 600_000)
+    Link(STRANGER, SERVER.public).reach(push)
+    push.connect(f"tcp://127.0.0.1:{line.port}")
+    wait_until(lambda: site.count("refused.unknown_key"), "the refusal")
+    site.raw().close()
+    silent = site.raw()
+    wait_until(lambda: len(_failures(site)) == 2, "the failures")
+    wait_until(lambda: site.count("connections") == 0, "the end of them all")
+    assert _failures(site) == {"handshake_failures.closed": 1, "handshake_failures.timeout": 1}
+    silent.close()
+    push.close(linger=0)
+    line.close()
+
+
+def _failures(site: Site) -> dict[str, int]:
+    return {
+        name: count
+        for name, count in site.guard.counts().items()
+        if name.startswith("handshake_failures.") and count
+    }
+
+
 def test_failures_are_logged_with_the_address_once_a_minute(zmq_context: Context) -> None:
     site = Site(zmq_context)
     with capture_logs() as logs:
@@ -182,6 +271,8 @@ def test_more_connections_of_an_address_than_allowed_are_shut(zmq_context: Conte
     while extra.recv(4096):
         pass
     assert site.count("refused.peer_connections") == 1
+    wait_until(lambda: site.count("connections") == 3, "it to have ended")
+    assert _failures(site) == {}
     kept[0].close()
     wait_until(lambda: site.count("connections") == 2, "room for another")
     site.push(None)

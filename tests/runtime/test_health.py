@@ -51,7 +51,7 @@ class TestDocuments:
         ("changes", "code"),
         [
             ({"counts": {"overload.rows": 2}}, "overload"),
-            ({"counts": {"journal.ok": 0}}, "journal_failing"),
+            ({"journal_problem": "the journal /j: the disk is full"}, "journal_failing"),
             ({"counts": {"source.front.desk.up": 0}}, "source_down"),
             ({"queues": (Queue("events", 95, 100),)}, "queue_full"),
         ],
@@ -62,6 +62,11 @@ class TestDocuments:
         good, document = ready(observation(**changes))
         assert good
         assert [warning["code"] for warning in document["warnings"]] == [code]
+
+    def test_what_is_wrong_with_the_journal_is_told_in_its_own_words(self) -> None:
+        problem = "the journal /var/lib/serd/events.sqlite: the disk is full: make room"
+        [warning] = ready(observation(journal_problem=problem))[1]["warnings"]
+        assert warning["text"] == f"events are published but not journalled: {problem}"
 
 
 @pytest.mark.parametrize(

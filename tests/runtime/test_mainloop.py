@@ -65,3 +65,24 @@ def test_nothing_is_waited_for_after_the_end(loop: MainLoop) -> None:
     loop.wait(3600)
     loop.wait(3600)
     assert loop.ended
+
+
+def test_who_wants_to_know_of_the_end_is_told_in_the_midst_of_a_request(loop: MainLoop) -> None:
+    told: list[str] = []
+    loop.listen(lambda: None)
+    loop.at_end(lambda: told.append("end"))
+
+    def request() -> None:
+        signal.raise_signal(signal.SIGTERM)
+        assert told == ["end"]
+
+    loop.call(request)
+    loop.wait(60)
+    assert loop.ended
+
+
+def test_who_asks_after_the_end_is_told_at_once(loop: MainLoop) -> None:
+    told: list[str] = []
+    loop.end()
+    loop.at_end(lambda: told.append("end"))
+    assert told == ["end"]

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import numpy as np
 
 from serd.errors import SourceError
-from serd.sources.portaudio import BlockCallback, DeviceInfo
+from serd.sources.devices import DeviceInfo
+from serd.sources.portaudio import BlockCallback
 from serd.types import Int16Array
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from serd.protocol.tap import Flag
-from serd.rows import Close, Open
+from serd.rows import Close, Filled, Open
 from serd.sources.intake import IntakeOptions
 from serd.sources.policy import Policy, Standing
 from serd.types import Role
@@ -175,6 +175,24 @@ def test_a_refusal_that_comes_too_late_holds_and_a_permission_does_not() -> None
     made.send(*tap.audio(ramp(100)))
     made.read()
     assert made.audio == {}
+
+
+def test_what_a_full_row_cost_is_told_before_a_late_refusal_ends_the_stream() -> None:
+    made, tap = Bench(capacity=1024, source=FakeSource(lossless=False)), Tap()
+    made.send(*tap.audio(ramp(1500)))
+    late = tap.metadata(roles=["agent"])
+    for _ in range(made.options.reorder_messages + 1):
+        made.send(*tap.audio(ramp(100)))
+    made.send(*late)
+    for _ in range(4):
+        made.read()
+        made.table.flush_pending(0)
+    assert made.kinds("call") == ["Open", "Filled", "Filled", "Close"]
+    gaps = [control.gap for _, control in made.controls if isinstance(control, Filled)]
+    assert [(gap.reason, gap.start, gap.end) for gap in gaps] == [
+        ("lost", 1500, 1500),
+        ("overload", 1500, 2400),
+    ]
 
 
 @pytest.mark.parametrize("role", ["agent", "agnet"])

@@ -27,6 +27,7 @@ from serd.protocol.replay import JOURNALLED_FROM, StoredEvent
 from serd.sinks.journal.checkpoints import Checkpointer
 from serd.sinks.journal.faults import describe, is_corrupt, set_aside
 from serd.sinks.journal.files import Lock, Mark, Marked
+from serd.sinks.journal.gaps import Gaps
 from serd.sinks.journal.reader import Reader
 from serd.sinks.journal.store import Batch, ForeignFileError, Store, Synchronous
 from serd.threads import name_thread
@@ -87,7 +88,7 @@ class Journal:
         self.settled = 0
         """Every event up to this cursor is in the journal, or has been given up for now."""
         self.problem: str | None = None
-        """What keeps events out of the journal, or None. Any thread."""
+        """What keeps events out of the journal and what to do about it, or None. Any thread."""
         self.began = 0
         """Cursor before which the journal knows nothing. Any thread."""
         self.oldest = 0
@@ -104,9 +105,7 @@ class Journal:
         # Not yet committed, oldest first.
         self._backlog: deque[Batch] = deque()
         self._backlog_events = 0
-        # First and last cursors of what the journal will not have, not yet committed. Guarded.
-        self._gaps: list[tuple[int, int]] = []
-        self._gaps_lock = threading.Lock()
+        self._gaps = Gaps()
         self._store: Store | None = None
         self._retry_ns = 0
         self._upkeep_ns = 0
@@ -223,13 +222,11 @@ class Journal:
 
     def do_without(self, cursor: int) -> None:
         """Say that no event will come under a cursor."""
-        with self._gaps_lock:
-            self._gaps.append((cursor, cursor))
+        self._gaps.add(cursor, cursor)
 
     def unwritten_gaps(self) -> list[tuple[int, int]]:
         """First and last cursors of what the journal will not have and does not say yet."""
-        with self._gaps_lock:
-            return sorted(self._gaps)
+        return self._gaps.ranges
 
     def close(self, timeout_s: float = 5.0) -> bool:
         """Write what was handed over and end; return whether that was done in time."""
@@ -292,8 +289,7 @@ class Journal:
             store = Store(self.path, run, self._earlier, self._options.synchronous)
             self._store = store
             self.began = store.began
-        with self._gaps_lock:
-            gaps = list(self._gaps)
+        gaps = self._gaps.to_write()
         if self._backlog or gaps:
             self._grown += store.append(self._backlog, gaps)
             self._counts["committed"] += self._backlog_events
@@ -302,8 +298,7 @@ class Journal:
                 self._committed_upto = self._backlog[-1].events[-1].cursor
             self._backlog.clear()
             self._backlog_events = 0
-            with self._gaps_lock:
-                del self._gaps[: len(gaps)]
+            self._gaps.written()
         if self.problem is not None:
             self.problem = None
             _log.info(
@@ -321,9 +316,7 @@ class Journal:
         if self.problem is not None and self._backlog:
             self._trim()
             # Before they are published: a run after this one must know of them.
-            last = self._backlog[-1].events[-1].cursor
-            with self._gaps_lock:
-                last = max([last, *(gap[1] for gap in self._gaps[-1:])])
+            last = max(self._backlog[-1].events[-1].cursor, self._gaps.newest)
             self._mark.write(Marked(self._run_id, self.first, last))
         if batches:
             self._taken += sum(len(batch.events) for batch in batches)
@@ -339,19 +332,14 @@ class Journal:
 
     def _do_without(self, events: Sequence[StoredEvent]) -> None:
         self._counts["unjournalled"] += len(events)
-        first, last = events[0].cursor, events[-1].cursor
-        with self._gaps_lock:
-            if self._gaps and self._gaps[-1][1] == first - 1:
-                self._gaps[-1] = (self._gaps[-1][0], last)
-            else:
-                self._gaps.append((first, last))
+        self._gaps.add(events[0].cursor, events[-1].cursor)
 
     def _failed(self, error: Exception) -> None:
         self._counts["failures"] += 1
         self._retry_ns = self._clock.monotonic_ns() + _RETRY_NS
         code, what, remedy = describe(error)
         told = self.problem
-        self.problem = f"the journal {self.path}: {what}: {remedy}" if remedy else what
+        self.problem = f"the journal {self.path}: {what}" + (f": {remedy}" if remedy else "")
         self._close_store()
         if is_corrupt(error) and self._set_aside(error):
             self._begin_anew = True

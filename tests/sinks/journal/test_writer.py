@@ -268,7 +268,9 @@ def test_a_locked_journal_costs_no_event(
             daemon.publish(*(make.emotion() for _ in range(5)))
             problem = journal_of(daemon).problem
             assert problem is not None
+            assert problem.startswith(f"the journal {path}: ")
             assert "locked" in problem
+            assert "fuser" in problem
         nudge(daemon, clock)
         wait_until(lambda: journal_of(daemon).ok, "journalling to go on")
     assert len(stored(path)) == 7
