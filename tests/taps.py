@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import zmq
@@ -49,6 +50,13 @@ class Collector:
                     self.cursors.append(int.from_bytes(cursor, "big"))
                     self.events.append(json.loads(payload))
                     self._changed.notify_all()
+
+    @property
+    def gapless(self) -> bool:
+        """Whether cursors have come one by one so far."""
+        with self._changed:
+            cursors = self.cursors.copy()
+        return all(later == earlier + 1 for earlier, later in pairwise(cursors))
 
     def wait_closed(self, streams: Iterable[str], timeout_s: float = 120.0) -> None:
         """Wait until each of the streams has been closed."""
