@@ -93,9 +93,14 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Jump:
-    """The stream goes on elsewhere in its own time; an open utterance ends with `reason`."""
+    """The stream goes on elsewhere in its own time; an open utterance ends with `reason`.
+
+    `source` is where it ends before it does, as in all controls that end a run of audio: of a
+    resampled stream the ring index alone tells that to the nearest sample only.
+    """
 
     at: int
+    source: int
     reason: str
     timeline: Timeline
     gap: Gap | None = None
@@ -103,10 +108,9 @@ class Jump:
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """The samples from `at` to `until` are silence put in place of lost audio."""
+    """Silence follows in place of lost audio."""
 
     at: int
-    until: int
     gap: Gap
 
 
@@ -131,6 +135,7 @@ class Paused:
     """The tap asked not to be analysed from here on; an open utterance ends."""
 
     at: int
+    source: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +151,7 @@ class Close:
     """The stream ends here and the row is free again once it has been told."""
 
     at: int
+    source: int
     reason: str
     refused: bool = False
 

@@ -49,13 +49,13 @@ def test_controls_come_back_in_order_and_move_the_limit() -> None:
     told = Told(40, RowGap("late", 0, 10, 1))
     pool.control(row, opened)
     pool.control(row, told)
-    pool.control(row, Close(90, "end"))
+    pool.control(row, Close(90, 90, "end"))
     assert pool.limit[row] == 0
     assert pool.next_control(row) is opened
     assert pool.limit[row] == 40
     assert pool.next_control(row) is told
     assert pool.limit[row] == 90
-    assert pool.next_control(row) == Close(90, "end")
+    assert pool.next_control(row) == Close(90, 90, "end")
     assert pool.limit[row] == NO_LIMIT
     assert pool.next_control(row) is None
 

@@ -11,8 +11,8 @@ from serd.inference.worker import DropReason, Result, SegmentJob
 from serd.protocol.events import Event, SegmentLatency
 from serd.rows import Gap
 from serd.runtime.assembler import Assembler
+from serd.runtime.level import Level
 from serd.runtime.line import (
-    Level,
     ModelFacts,
     Scored,
     SegmentContext,
@@ -69,8 +69,10 @@ class Judge:
         span = context.span
 
         def make() -> list[Event]:
-            context.utterance.lost += 1
-            return [gap_event(context.info, Gap(str(reason), span.start, span.end, 0))]
+            return [
+                gap_event(context.info, Gap(str(reason), start, end, 0))
+                for start, end in context.utterance.miss(span)
+            ]
 
         self._assembler.fill(context.place, make)
         self._on_progress()

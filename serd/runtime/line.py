@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -25,51 +23,33 @@ from serd.protocol.events import (
 )
 from serd.rows import Gap, RowPool, StreamInfo, Timeline
 from serd.runtime.assembler import Place
+from serd.runtime.level import SILENT_DBFS, Level, dbfs
+from serd.runtime.losses import Losses, Range, outside
 from serd.segmenter import Offset, Segment
-from serd.types import Float32Array, Int16Array, Role
-
-_SILENT_DBFS = -120.0
-_CLIPPED = 32767
+from serd.types import Float32Array, Role
 
 
 class Span(NamedTuple):
-    """A range of a stream in source samples, as events give it."""
+    """A range of a stream in source samples, as events give it.
+
+    `lost`: those parts of it that are silence in place of lost audio, and told by gaps.
+    """
 
     start: int
     end: int
     rate_hz: int
     end_captured_ns: int
-    lost_ms: float
+    lost: tuple[Range, ...] = ()
 
     @property
     def samples(self) -> int:
         """Length in source samples."""
         return self.end - self.start
 
-
-class Level(NamedTuple):
-    """How loud a segment is."""
-
-    rms_dbfs: float
-    clipped_ratio: float
-
-    @classmethod
-    def of(cls, audio: Int16Array) -> Level:
-        """Measure int16 ``[n]``: RMS relative to a full-scale square wave, and clipping."""
-        if not len(audio):
-            return cls(_SILENT_DBFS, 0.0)
-        # A dot product in float32 is exact enough for a level and far cheaper than int64.
-        scaled = audio.astype(np.float32)
-        power = float(np.dot(scaled, scaled)) / len(audio) / 32768.0**2
-        clipped = 0
-        # Two reductions cost half of two comparisons with their counts, and nearly always suffice.
-        if audio.max() >= _CLIPPED or audio.min() <= -_CLIPPED:
-            clipped = int(np.count_nonzero((audio >= _CLIPPED) | (audio <= -_CLIPPED)))
-        return cls(_dbfs(power), round(clipped / len(audio), 6))
-
-
-def _dbfs(power: float) -> float:
-    return round(max(_SILENT_DBFS, 10 * math.log10(power)), 2) if power > 0 else _SILENT_DBFS
+    @property
+    def lost_ms(self) -> float:
+        """How much of it was lost."""
+        return _ms(sum(end - start for start, end in self.lost), self.rate_hz)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +84,7 @@ class Utterance:
     power: float = 0.0
     clipped: float = 0.0
     model: ModelFacts | None = None
+    told_until: int = 0
 
     def add(self, span: Span, scores: dict[str, float], level: Level, model: ModelFacts) -> None:
         """Count a judged segment in, weighted by its duration."""
@@ -118,6 +99,17 @@ class Utterance:
             self.scores[label] = self.scores.get(label, 0.0) + weight * score
         self.power += weight * 10 ** (level.rms_dbfs / 10)
         self.clipped += weight * level.clipped_ratio
+
+    def miss(self, span: Span) -> list[Range]:
+        """Count a segment in that got no answer; return what no gap has told of it yet.
+
+        Segments overlap, and there may be silence in them in place of what is told as lost. What
+        is left may be nothing, an empty range, or several.
+        """
+        self.lost += 1
+        start = max(span.start, self.told_until)
+        self.told_until = span.end
+        return list(outside(start, span.end, span.lost)) or [(span.end, span.end)]
 
 
 class SegmentContext(NamedTuple):
@@ -146,39 +138,50 @@ class Line:
     ) -> None:
         self.key = key
         self.info = info
-        self.timeline = timeline
         self.utterance = Utterance(0)
+        self.speaking = False
+        self.losses = Losses()
+        self._timeline = timeline
+        # Ring and source index of the end of the run of audio, once it is known.
+        self._end: tuple[int, int] | None = None
         self._pool = pool
         self._row = row
-        self._losses: deque[tuple[int, int]] = deque()
 
-    def lost(self, start: int, end: int) -> None:
-        """Note that the ring indexes ``[start, end)`` are silence in place of lost audio."""
-        self._losses.append((start, end))
+    def end_run(self, ring: int, source: int) -> None:
+        """The audio ends at a ring index, which is exactly this source index."""
+        self._end = ring, source
+
+    def begin_run(self, timeline: Timeline) -> None:
+        """The audio goes on elsewhere."""
+        self._timeline = timeline
+        self._end = None
+
+    def source_index(self, ring: int) -> int:
+        """Source index of a ring index, to the nearest sample, and never behind the audio's end."""
+        source = self._timeline.source_index(ring)
+        if self._end is None:
+            return source
+        end, source_end = self._end
+        return source_end if ring >= end else min(source, source_end)
 
     def forget_losses(self, before: int) -> None:
-        """Drop notes of losses that no instruction can refer to any more."""
-        while self._losses and self._losses[0][1] <= before:
-            self._losses.popleft()
+        """Drop notes of losses before a ring index: nothing will refer to them any more."""
+        self.losses.forget(self.source_index(before))
 
-    def unlost(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """The parts of a range of ring indexes that hold what the tap has sent."""
-        for lost_from, lost_until in self._losses:
-            if start < lost_from < end:
-                yield start, lost_from
-            start = max(start, min(end, lost_until))
-        if start < end:
-            yield start, end
+    def unlost(self, start: int, end: int) -> Iterator[Range]:
+        """Source ranges of what the tap has sent between two ring indexes."""
+        first, last = self.source_index(start), self.source_index(end)
+        return outside(first, last, self.losses.within(first, last))
 
     def span(self, start: int, end: int) -> Span:
         """A range of ring indexes in the stream's own terms."""
-        lost = sum(max(0, min(end, b) - max(start, a)) for a, b in self._losses)
+        first, last = self.source_index(start), self.source_index(end)
         return Span(
-            start=self.timeline.source_index(start),
-            end=self.timeline.source_index(end),
+            start=first,
+            end=last,
             rate_hz=self.info.sample_rate_hz,
             end_captured_ns=self._pool.captured_ns(self._row, end),
-            lost_ms=round(lost * 1000 / self._pool.rate_hz, 3),
+            lost=self.losses.within(first, last),
         )
 
     def stream_event(self, state: str, reason: str | None, at: int) -> StreamEvent:
@@ -187,13 +190,13 @@ class Line:
             self.info,
             state,
             reason,
-            self.timeline.source_index(at),
+            self.source_index(at),
             self._pool.captured_ns(self._row, at),
         )
 
     def speech_event(self, state: str, reason: str | None, utterance: int, at: int) -> SpeechEvent:
         """A `speech` event at a ring index."""
-        info, sample = self.info, self.timeline.source_index(at)
+        info, sample = self.info, self.source_index(at)
         return SpeechEvent(
             **_of_stream(info),
             state=state,  # type: ignore[arg-type]  # one of the literals, by its callers
@@ -251,6 +254,10 @@ def seconds(sample: int, rate_hz: int) -> float:
     return round(sample / rate_hz, 6)
 
 
+def _ms(samples: int, rate_hz: int) -> float:
+    return round(samples * 1000 / rate_hz, 3)
+
+
 def stream_event(
     info: StreamInfo, state: str, reason: str | None, at_sample: int, captured_ns: int
 ) -> StreamEvent:
@@ -279,7 +286,7 @@ def gap_event(info: StreamInfo, gap: Gap) -> GapEvent:
         start_s=seconds(gap.start, info.sample_rate_hz),
         end_s=seconds(gap.end, info.sample_rate_hz),
         sample_rate_hz=info.sample_rate_hz,
-        lost_ms=round((gap.end - gap.start) * 1000 / info.sample_rate_hz, 3),
+        lost_ms=_ms(gap.end - gap.start, info.sample_rate_hz),
         messages=gap.messages,
     )
 
@@ -392,7 +399,7 @@ def utterance_event(
         scores=scores,
         abstained=confidence < model.abstain_below,
         speech_ratio=round(offset.speech_ratio, 6),
-        level_dbfs=_dbfs(utterance.power / heard) if heard else _SILENT_DBFS,
+        level_dbfs=dbfs(utterance.power / heard) if heard else SILENT_DBFS,
         clipped_ratio=round(utterance.clipped / heard, 6) if heard else 0.0,
         lost_ms=span.lost_ms,
         model=model.identity,

@@ -223,8 +223,7 @@ class SpeechPool:
         assert line is not None, "shed rows are open"
         # What of it was lost before it came here has been told.
         for begin, end in line.unlost(start, at):
-            places = line.timeline.source_index(begin), line.timeline.source_index(end)
-            self._tell_gap(line, Gap("overload", *places, 0))
+            self._tell_gap(line, Gap("overload", begin, end, 0))
         line.forget_losses(at)
         self.shed_samples += at - start
         self._shed_from[row] = at
@@ -259,31 +258,37 @@ class SpeechPool:
         line = self._lines[row]
         assert line is not None, "the first control of a row opens it"
         match control:
-            case Jump(at, reason, timeline, gap):
+            case Jump(at, source, reason, timeline, gap):
+                line.end_run(at, source)
                 self._settle(row, at)
                 self._flush(row, at, reason)
                 if gap is not None:
                     self._tell_gap(line, gap)
-                line.timeline = timeline
+                line.begin_run(timeline)
                 self._begin(row, at)
-            case Filled(at, until, gap):
+            case Filled(_, gap):
                 self._settle(row, int(self._position[row]))
-                line.lost(at, until)
+                if not line.speaking:
+                    # Nobody may speak for days.
+                    line.forget_losses(int(self._pool.ring.released[row]))
+                line.losses.note(gap.start, gap.end)
                 self._tell_gap(line, gap)
             case Told(_, gap):
                 self._tell_gap(line, gap)
             case Changed(_, info):
                 line.info = info
-            case Paused(at):
+            case Paused(at, source):
+                line.end_run(at, source)
                 self._settle(row, at)
                 self._flush(row, at, "paused")
                 self._tell_state(line, "paused", None, at)
                 self._begin(row, at)
             case Resumed(at, timeline):
-                line.timeline = timeline
+                line.begin_run(timeline)
                 self._tell_state(line, "resumed", None, at)
                 self._begin(row, at)
-            case Close(at, reason, refused):
+            case Close(at, source, reason, refused):
+                line.end_run(at, source)
                 self._settle(row, at)
                 self._flush(row, at, reason)
                 if refused:
@@ -345,6 +350,7 @@ class SpeechPool:
 
     def _onset(self, line: Line, onset: Onset) -> None:
         line.utterance = Utterance(onset.utterance)
+        line.speaking = True
         line.forget_losses(onset.at)
         event = line.speech_event("onset", None, onset.utterance, onset.at)
         self._assembler.say(line.key, lambda: [event])
@@ -370,6 +376,7 @@ class SpeechPool:
 
     def _offset(self, line: Line, offset: Offset) -> None:
         info, utterance = line.info, line.utterance
+        line.speaking = False
         span = line.span(offset.start, offset.at)
         arrived_ns = self._pool.arrived_ns(offset.row, offset.decided)
         speech = line.speech_event("offset", offset.reason, offset.utterance, offset.at)

@@ -122,6 +122,7 @@ class Reception:
 
     def heed(self, tap: TapStream, metadata: Metadata | None, now_ns: int) -> None:
         """Of metadata that comes too late, take over what forbids, and nothing else."""
+        self._delivery.settle(tap, now_ns)
         for number, standing in enumerate(tap.standings):
             late = replace(standing)
             if metadata is not None:

@@ -46,6 +46,8 @@ class ChannelRow:
         self.pending: list[Int16Array] = []
         self.timeline = self._timeline(source_index)
         self._resampler = self._make_resampler()
+        # Source samples of this timeline that the resampler was given.
+        self._resampled = 0
         pool.patient[row] = patient
         pool.control(row, Open(self.end, info, self.timeline))
 
@@ -59,7 +61,10 @@ class ChannelRow:
 
     def append(self, samples: Int16Array, now_ns: int) -> None:
         """Append source samples ``[n]``; what the row cannot hold yet stays pending."""
-        self._write(samples if self._resampler is None else self._resampler.push(samples), now_ns)
+        if self._resampler is not None:
+            self._resampled += len(samples)
+            samples = self._resampler.push(samples)
+        self._write(samples, now_ns)
 
     def _write(self, samples: Int16Array, now_ns: int) -> None:
         self.end += len(samples)
@@ -89,7 +94,15 @@ class ChannelRow:
     def restart_timeline(self, source_index: int) -> Timeline:
         """Begin a new timeline here; the caller queues the control that carries it."""
         self.timeline = self._timeline(source_index)
+        self._resampled = 0
         return self.timeline
+
+    @property
+    def source_end(self) -> int:
+        """Source index after what was appended, to the sample at every rate."""
+        if self._resampler is None:
+            return self.timeline.source_index(self.end)
+        return self.timeline.source + self._resampled
 
     def room(self) -> int:
         """Source samples that fit right now."""
@@ -205,8 +218,7 @@ class TapStream:
         zeros = np.zeros(samples, np.int16)
         for channel in self.live:
             if gap is not None:
-                until = channel.end + samples * channel.pool.rate_hz // self.sample_rate_hz
-                channel.pool.control(channel.row, Filled(channel.end, until, gap))
+                channel.pool.control(channel.row, Filled(channel.end, gap))
             channel.append(zeros, now_ns)
         self.next_index += samples
 
@@ -217,9 +229,11 @@ class TapStream:
         self.next_index = source_index
         for channel in self.live:
             channel.finish_run(now_ns)
+            source_end = channel.source_end
             timeline = channel.restart_timeline(source_index)
             channel.anchor(source_index, unix_ns)
-            channel.pool.control(channel.row, Jump(channel.end, reason, timeline, gap))
+            jump = Jump(channel.end, source_end, reason, timeline, gap)
+            channel.pool.control(channel.row, jump)
 
     def tell(self, gap: Gap) -> None:
         """Tell subscribers of audio that was dropped without a trace in the rows."""
@@ -254,7 +268,7 @@ class TapStream:
     def pause_channel(channel: ChannelRow, now_ns: int) -> None:
         """End what is being analysed of one channel."""
         channel.finish_run(now_ns)
-        channel.pool.control(channel.row, Paused(channel.end))
+        channel.pool.control(channel.row, Paused(channel.end, channel.source_end))
 
     def overtaken(self, pause: int) -> bool:
         """Whether a pause that comes too late was followed by a resume that was heeded."""
@@ -287,6 +301,7 @@ class TapStream:
         channel = self.channels[number]
         if channel is not None:
             channel.finish_run(now_ns)
-            channel.pool.control(channel.row, Close(channel.end, reason, refused))
+            close = Close(channel.end, channel.source_end, reason, refused)
+            channel.pool.control(channel.row, close)
             self.channels[number] = None
         return channel

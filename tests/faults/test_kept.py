@@ -17,7 +17,7 @@ from serd.sinks.lastvalues import LastValues
 from serd.sinks.ring import EventRing
 from serd.sinks.stamper import Stamper
 from serd.types import Encoding
-from tests.runtime.test_shedding import Bench
+from tests.runtime.shedding_bench import Bench
 from tests.sources.intake_bench import Tap
 
 RATE_HZ = 8000

@@ -131,11 +131,13 @@ def test_a_flood_beyond_what_can_be_analysed_is_told_to_the_sample(tmp_path: Pat
         for call in calls:
             [closed] = [e for e in _of(collector, call, "stream") if e["state"] == "closed"]
             assert closed["at_sample"] == seconds * RATE_HZ
-            spans = [(g["start_sample"], g["end_sample"]) for g in _of(collector, call, "gap")]
+            spans = sorted(
+                (g["start_sample"], g["end_sample"], g["reason"], g["messages"])
+                for g in _of(collector, call, "gap")
+            )
             assert spans
             # No sample is told twice.
-            spans.sort()
-            for (_, end), (start, _) in pairwise(spans):
-                assert end <= start
+            for before, after in pairwise(spans):
+                assert before[1] <= after[0], (call, before, after)
         collector.close()
         assert service.daemon.stop() == 0

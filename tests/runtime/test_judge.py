@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ class Bench:
             place=self.assembler.reserve(line),
             utterance=utterance,
             instruction=segment,
-            span=Span(0, 800, 8000, 10**18, 0.0),
+            span=Span(0, 800, 8000, 10**18),
             padded=True,
             arrived_ns=1_000_000,
         )
@@ -85,6 +86,24 @@ def test_a_dropped_segment_leaves_a_gap_in_its_place() -> None:
     assert (gap.reason, gap.start_sample, gap.end_sample) == ("overload", 0, 800)
     assert isinstance(emotion, EmotionEvent)
     assert (utterance.segments, utterance.lost) == (1, 1)
+
+
+def test_segments_that_overlap_tell_nothing_twice() -> None:
+    bench = Bench()
+    utterance = Utterance(0)
+    first, second = bench.job(0, utterance), bench.job(1, utterance)
+    later = Span(500, 1300, 8000, 10**18, ((900, 1000),))
+    second = replace(second, context=second.context._replace(span=later))
+    # Told in their order, not in that of the answers.
+    bench.judge.dropped(second, DropReason.STOPPED)
+    bench.judge.dropped(first, DropReason.OVERLOAD)
+    gaps = [event for event in bench.events if isinstance(event, GapEvent)]
+    assert [(gap.reason, gap.start_sample, gap.end_sample, gap.lost_ms) for gap in gaps] == [
+        ("overload", 0, 800, 100.0),
+        ("stopped", 800, 900, 12.5),
+        ("stopped", 1000, 1300, 37.5),
+    ]
+    assert utterance.lost == 2
 
 
 def test_a_judged_segment_frees_its_audio_without_the_garbage_collector() -> None:

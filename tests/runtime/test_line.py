@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from serd.rows import RowPool, StreamInfo, Timeline
+from serd.runtime.level import Level
 from serd.runtime.line import (
-    Level,
     Line,
     ModelFacts,
     Scored,
@@ -81,10 +83,10 @@ def test_scores_of_a_row_do_not_depend_on_the_others() -> None:
 def test_an_utterance_is_weighted_by_the_duration_of_its_segments() -> None:
     utterance = Utterance(0)
     level = Level(-20.0, 0.0)
-    utterance.add(Span(0, 24_000, 8000, 0, 0.0), {"calm": 1.0, "sad": 0.0}, level, MODEL)
-    utterance.add(Span(0, 8_000, 8000, 0, 0.0), {"calm": 0.0, "sad": 1.0}, level, MODEL)
+    utterance.add(Span(0, 24_000, 8000, 0), {"calm": 1.0, "sad": 0.0}, level, MODEL)
+    utterance.add(Span(0, 8_000, 8000, 0), {"calm": 0.0, "sad": 1.0}, level, MODEL)
     offset = Offset(0, 4, 0, 32_000, "silence", 2, 0.9, 33_000)
-    span = Span(0, 32_000, 8000, 4 * 10**9, 0.0)
+    span = Span(0, 32_000, 8000, 4 * 10**9)
     event = utterance_event(INFO, span, utterance, offset, MODEL, 12.0)
     assert event.scores == {"calm": 0.75, "sad": 0.25}
     assert (event.label, event.confidence, event.abstained) == ("calm", 0.75, False)
@@ -95,7 +97,7 @@ def test_an_utterance_is_weighted_by_the_duration_of_its_segments() -> None:
 def test_an_utterance_without_a_judged_segment_says_nothing() -> None:
     utterance = Utterance(0, lost=1)
     offset = Offset(0, 0, 0, 8000, "silence", 1, 0.9, 9000)
-    event = utterance_event(INFO, Span(0, 8000, 8000, 0, 0.0), utterance, offset, MODEL, 1.0)
+    event = utterance_event(INFO, Span(0, 8000, 8000, 0), utterance, offset, MODEL, 1.0)
     assert (event.label, event.scores, event.confidence) == (None, {}, 0.0)
     assert event.abstained
     assert event.segments_lost == 1
@@ -104,27 +106,54 @@ def test_an_utterance_without_a_judged_segment_says_nothing() -> None:
 def test_an_utterance_of_two_models_is_that_of_the_later_one() -> None:
     utterance = Utterance(0)
     later = ModelFacts("test-2@sha256:1", ("low", "high"), 0.6)
-    utterance.add(Span(0, 24_000, 8000, 0, 0.0), {"calm": 1.0, "sad": 0.0}, Level(-10, 0.5), MODEL)
-    utterance.add(Span(0, 8_000, 8000, 0, 0.0), {"low": 0.25, "high": 0.75}, Level(-10, 0.5), later)
+    utterance.add(Span(0, 24_000, 8000, 0), {"calm": 1.0, "sad": 0.0}, Level(-10, 0.5), MODEL)
+    utterance.add(Span(0, 8_000, 8000, 0), {"low": 0.25, "high": 0.75}, Level(-10, 0.5), later)
     offset = Offset(0, 4, 0, 32_000, "silence", 2, 0.9, 33_000)
     # The one in use by now may be a third.
-    event = utterance_event(INFO, Span(0, 1, 8000, 0, 0.0), utterance, offset, MODEL, 12.0)
+    event = utterance_event(INFO, Span(0, 1, 8000, 0), utterance, offset, MODEL, 12.0)
     assert (event.model, event.segments, event.segments_lost) == (later.identity, 1, 0)
     assert event.scores == {"low": 0.25, "high": 0.75}
     # How loud it was does not depend on who judged it.
     assert (event.level_dbfs, event.clipped_ratio) == (-10.0, 0.5)
 
 
-def test_lost_audio_is_attributed_to_the_spans_it_lies_in() -> None:
-    pool = RowPool(8000, 1, 8000)
+def _line(native_hz: int = 8000, source_hz: int = 8000) -> Line:
+    pool = RowPool(native_hz, 1, 8000)
     pool.anchor(0, 0, 10**18)
-    line = Line(0, pool, 0, INFO, Timeline(0, 1000, 8000, 8000))
-    line.lost(100, 180)
-    line.lost(400, 480)
+    info = replace(INFO, sample_rate_hz=source_hz)
+    return Line(0, pool, 0, info, Timeline(0, 1000, native_hz, source_hz))
+
+
+def test_lost_audio_is_attributed_to_the_spans_it_lies_in() -> None:
+    line = _line()
+    line.losses.note(1100, 1180)
+    line.losses.note(1400, 1480)
     assert line.span(0, 8000).lost_ms == 20.0
+    assert line.span(140, 440).lost == ((1140, 1180), (1400, 1440))
     assert line.span(140, 440).lost_ms == 10.0
     assert line.span(180, 400).lost_ms == 0.0
+    assert list(line.unlost(140, 600)) == [(1180, 1400), (1480, 1600)]
     line.forget_losses(180)
     assert line.span(0, 8000).lost_ms == 10.0
     span = line.span(0, 8000)
     assert (span.start, span.end, span.end_captured_ns) == (1000, 9000, 10**18 + 10**9)
+
+
+@pytest.mark.parametrize("samples", range(1, 200, 7))
+def test_resampled_audio_ends_where_the_tap_ended_it(samples: int) -> None:
+    line = _line(16_000, 44_100)
+    ring = (samples * 16_000 + 22_050) // 44_100
+    line.end_run(ring, 1000 + samples)
+    assert line.span(0, ring).end == 1000 + samples
+    assert all(line.source_index(index) <= 1000 + samples for index in range(ring + 2))
+    line.begin_run(Timeline(ring, 9000, 16_000, 44_100))
+    assert line.source_index(ring + 160) == 9441
+
+
+def test_a_segment_without_an_answer_tells_what_no_gap_has_told() -> None:
+    utterance = Utterance(0)
+    assert utterance.miss(Span(1000, 4000, 8000, 0)) == [(1000, 4000)]
+    lost = ((3800, 4200), (4500, 4600))
+    assert utterance.miss(Span(2000, 5000, 8000, 0, lost)) == [(4200, 4500), (4600, 5000)]
+    assert utterance.miss(Span(3000, 5100, 8000, 0, ((5000, 5100),))) == [(5100, 5100)]
+    assert utterance.lost == 3

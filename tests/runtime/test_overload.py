@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import zmq
@@ -52,8 +53,12 @@ def test_a_flood_is_shed_by_the_stated_policy_and_told(tmp_path: Path) -> None:
                 assert events[-1]["at_sample"] == len(speech)
             flood = sum(len(call) for call in calls)
             lost_segments = sum(event["segments_lost"] for event in collector.of_type("utterance"))
-            # Beside those of segments, gaps without messages tell of streams that were shed.
-            assert sum(gap["messages"] == 0 for gap in gaps) >= lost_segments > 0
+            # Beside those of segments, gaps without messages tell of streams that were shed. Where
+            # the machine is so slow that the rows drop nearly all of it, there may be none.
+            assert sum(gap["messages"] == 0 for gap in gaps) >= lost_segments
+            spans = sorted((g["stream"], g["start_sample"], g["end_sample"]) for g in gaps)
+            for before, after in pairwise(spans):
+                assert before[0] != after[0] or before[2] <= after[1], (before, after)
 
             # Then a call at a pace that it can keep up with is complete again: the next block
             # is sent when the last one has been heard.

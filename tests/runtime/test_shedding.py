@@ -3,134 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serd.inference.worker import DropReason, SegmentJob
-from serd.protocol.events import EmotionEvent, Event, GapEvent, SpeechEvent, StreamEvent
-from serd.rows import RowPool
-from serd.runtime.assembler import Assembler
-from serd.runtime.judge import Judge
-from serd.runtime.line import ModelFacts
-from serd.runtime.overload import Governor
-from serd.runtime.speech import SpeechPool
-from serd.runtime.stage import SpeechStage
-from serd.segmenter import Segmenter, SegmenterOptions
-from serd.sources.base import Tap
-from serd.sources.intake import IntakeOptions, StreamTable
-from serd.types import Encoding, Float32Array, Int16Array, Int64Array
-from tests.fakes import FakeClock
-from tests.sources.intake_bench import FakeSource
+from serd.protocol.events import SpeechEvent, StreamEvent
+from serd.runtime.losses import Losses
+from tests.runtime.shedding_bench import CYCLE, FRAME, RATE_HZ, Bench
 
-RATE_HZ = 8000
-FRAME = 256
-# Samples tell their own index, so that the detector can be asked what it has heard.
-_CYCLE = 30_000
 # Up to half a second of loss is filled with silence, more makes a stream jump.
 _FILLED = RATE_HZ // 2
-
-
-@dataclass
-class SlowDetector:
-    """Calls everything speech, takes its time, and remembers what it has heard."""
-
-    clock: FakeClock
-    row_ms: float = 0.0
-    name: str = "fake"
-    sample_rate_hz: int = RATE_HZ
-    frame_samples: int = FRAME
-    compute_ns: int = 0
-    gated: int = 0
-    heard: dict[int, list[Int16Array]] = field(default_factory=dict)
-    meanwhile: Callable[[], None] = lambda: None
-
-    def step(self, rows: Int64Array, frames: Int16Array) -> Float32Array:
-        self.clock.advance(len(rows) * self.row_ms / 1000)
-        self.meanwhile()
-        for row, frame in zip(rows.tolist(), frames, strict=True):
-            self.heard.setdefault(row, []).append(frame.copy())
-        return np.ones(len(rows), np.float32)
-
-    def reset(self, rows: Int64Array) -> None: ...
-
-
-class Bench:
-    """An intake and a speech stage over one pool, with a clock that moves when told to."""
-
-    def __init__(self, rows: int = 4, max_lag_ms: int = 150, *, lossless: bool = False) -> None:
-        self.clock = FakeClock(monotonic_ns=10**9)
-        self.events: list[Event] = []
-        self.jobs: list[SegmentJob] = []
-        self.source = FakeSource(lossless=lossless)
-        options = SegmenterOptions(RATE_HZ, FRAME, window_s=1.0, hop_s=0.5)
-        pool = RowPool(RATE_HZ, rows, 4 * RATE_HZ)
-        self.pool = pool
-        self.table = StreamTable(
-            {RATE_HZ: pool, 2 * RATE_HZ: RowPool(2 * RATE_HZ, rows, FRAME)},
-            IntakeOptions(max_streams=rows),
-            self.clock,
-            lambda info, at, reason: None,
-        )
-        self.detector = SlowDetector(self.clock)
-        self.governor = Governor(max_lag_ms)
-        assembler = Assembler(self.events.append)
-        facts = ModelFacts("fake-1", ("neutral", "angry"), 0.3)
-        self.judge = Judge(assembler, self.clock, lambda: None)
-        self.speech = SpeechPool(
-            pool,
-            self.detector,
-            Segmenter(rows, options),
-            options.samples(1.0),
-            assembler,
-            self._judge_at_once,
-            lambda job: self.judge.dropped(job, DropReason.OVERLOAD),
-            lambda: facts,
-            self.clock,
-            itertools.count(),
-            lambda: False,
-            self.governor,
-        )
-        self.stage = SpeechStage([self.speech], [pool], self.governor, lambda: 0, self.clock)
-
-    def _judge_at_once(self, job: SegmentJob) -> None:
-        self.jobs.append(job)
-        self.judge.dropped(job, DropReason.MODEL_ERROR)
-
-    def open(self, stream: str) -> Tap:
-        return self.table.open_stream(self.source, stream, RATE_HZ, 1, [], Encoding.S16LE, 0)
-
-    def push(self, tap: Tap, start: int, samples: int) -> None:
-        audio = (np.arange(start, start + samples) % _CYCLE + 1).astype(np.int16)
-        self.table.push(tap, audio.reshape(-1, 1), 0)
-
-    def step(self) -> None:
-        while self.speech.step():
-            pass
-
-    def gaps(self, stream: str, reason: str = "overload") -> list[tuple[int, int]]:
-        return [
-            (event.start_sample, event.end_sample)
-            for event in self.events
-            if isinstance(event, GapEvent) and event.stream == stream and event.reason == reason
-        ]
-
-    def said(self, stream: str) -> list[str]:
-        said = []
-        for event in self.events:
-            assert not isinstance(event, EmotionEvent), "nothing is scored here"
-            if event.stream == stream:  # type: ignore[union-attr]  # none is the daemon's
-                words = [type(event).__name__.removesuffix("Event").lower()]
-                if isinstance(event, SpeechEvent | StreamEvent):
-                    words.append(event.state)
-                if isinstance(event, GapEvent):
-                    words.append(event.reason)
-                said.append(".".join(words))
-        return said
 
 
 def test_a_shed_stream_ends_its_utterance_and_tells_the_range_when_it_is_taken_back() -> None:
@@ -168,7 +53,7 @@ def test_a_shed_stream_ends_its_utterance_and_tells_the_range_when_it_is_taken_b
     onset = [event for event in bench.events if isinstance(event, SpeechEvent)][-1]
     assert onset.at_sample == back_at
     assert onset.utterance == offset.utterance + 1
-    assert bench.detector.heard[0][heard][0] == back_at % _CYCLE + 1
+    assert bench.detector.heard[0][heard][0] == back_at % CYCLE + 1
 
 
 def test_a_stream_that_ends_while_shed_tells_the_range_to_its_last_sample() -> None:
@@ -231,6 +116,27 @@ def test_what_was_lost_within_a_range_is_told_once() -> None:
     for (_, end), (start, _) in itertools.pairwise(told):
         assert end == start
     assert bench.speech.shed_samples == 4352 - 512
+
+
+def test_losses_are_not_remembered_while_nobody_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    most = 0
+
+    class Watched(Losses):
+        def note(self, start: int, end: int) -> None:
+            nonlocal most
+            super().note(start, end)
+            most = max(most, len(self))
+
+    monkeypatch.setattr("serd.runtime.line.Losses", Watched)
+    bench = Bench()
+    bench.detector.probability = 0.0
+    tap = bench.open("call")
+    for position in range(0, 200_000, 2000):
+        bench.push(tap, position, 1500)
+        bench.table.lose(tap, 500, "lost")
+        bench.step()
+    assert len(bench.gaps("call", "lost")) == 100
+    assert most <= 3
 
 
 def test_nothing_skipped_is_nothing_told() -> None:
@@ -379,7 +285,7 @@ def test_every_sample_is_heard_or_told_whatever_happens(
     for frame in bench.detector.heard.get(0, []):
         # Zeros stand in for what was lost; all else is in its place.
         told = np.flatnonzero(frame)
-        assert len(set(((frame[told] - 1 - told) % _CYCLE).tolist())) <= 1
+        assert len(set(((frame[told] - 1 - told) % CYCLE).tolist())) <= 1
     assert len(bench.gaps("call")) >= bench.speech.shed_segments
     heard = FRAME * len(bench.detector.heard.get(0, []))
     jumps = sum(end - start for start, end in bench.gaps("call", "lost") if end - start > _FILLED)

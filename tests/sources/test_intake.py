@@ -109,7 +109,8 @@ def test_short_loss_is_filled_with_silence_in_place() -> None:
     expected[500:700] = 0
     assert np.array_equal(bench.heard("call"), expected)
     filled = next(control for _, control in bench.controls if isinstance(control, Filled))
-    assert (filled.at, filled.until) == (500, 700)
+    assert filled.at == 500
+    assert (filled.gap.start, filled.gap.end) == (500, 700)
     assert (filled.gap.reason, filled.gap.messages) == ("lost", 1)
     assert bench.table.counts["lost.samples"] == 200
 
