@@ -35,19 +35,24 @@ class Calibration:
     coverage: float
 
 
-def negative_log_likelihood(logits: Float64, truth: Int64, temperature: float) -> float:
-    """Mean over segments; logits float64 [segments, labels], truth int64 [segments]."""
+def negative_log_likelihood(
+    logits: Float64, truth: Int64, temperature: float, weight: Float64 | None = None
+) -> float:
+    """Mean over segments; logits float64 [segments, labels], truth int64 [segments].
+
+    `weight` [segments] says how much each counts; left out: all alike.
+    """
     scores = softmax(logits, temperature)[np.arange(len(truth)), truth]
-    return float(-np.log(np.maximum(scores, 1e-12)).mean())
+    return float(-np.average(np.log(np.maximum(scores, 1e-12)), weights=weight))
 
 
-def fit_temperature(logits: Float64, truth: Int64) -> float:
-    """The temperature between 0.05 and 20 of least negative log-likelihood.
+def fit_temperature(logits: Float64, truth: Int64, weight: Float64 | None = None) -> float:
+    """The temperature between 0.05 and 20 of least `negative_log_likelihood`.
 
     Source: Guo et al., On Calibration of Modern Neural Networks, 2017.
     """
     found = optimize.minimize_scalar(
-        lambda log_t: negative_log_likelihood(logits, truth, float(np.exp(log_t))),
+        lambda log_t: negative_log_likelihood(logits, truth, float(np.exp(log_t)), weight),
         bounds=(np.log(0.05), np.log(20.0)),
         method="bounded",
     )

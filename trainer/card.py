@@ -123,6 +123,12 @@ def _training(origin: Origin, manifest: dict[str, Any]) -> list[str]:
             f" A teacher was used ({values.get('encoder', 'see the recipe')}"
             f"{f', layers {layers}' if layers else ''}); none of its weights are in this model."
         )
+    if recipe.refit is not None:
+        text += (
+            f" Afterwards {recipe.refit.share:.0%} of its last layer came of a fit to the "
+            "embeddings of those it was trained on, each label of each corpus counting nearly "
+            "alike."
+        )
     if recipe.prepare.trim != "speech":
         text += (
             f" Recordings were trimmed by `{recipe.prepare.trim}` for training, where the daemon "

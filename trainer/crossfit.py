@@ -1,7 +1,9 @@
 """Calibration by cross-fitting: fitted on some folds' speakers, measured on another's.
 
 The error that is told belongs to speakers that the calibration was not fitted on, as those are
-whom a daemon hears; the calibration that is kept is then fitted on all.
+whom a daemon hears; the calibration that is kept is then fitted on all. Each corpus counts alike in
+a fit, whatever its size: a daemon's callers resemble none of them more than another, and left to
+their sizes the two largest would decide which labels are favoured.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 from scipy import optimize
 
 from trainer.calibrate import fit_temperature, fit_threshold
@@ -18,9 +21,8 @@ from trainer.errors import TrainerError
 from trainer.metrics import (
     Float64,
     Int64,
-    confusion_matrix,
+    corpus_mean,
     expected_calibration_error,
-    uar,
 )
 from trainer.predictions import Predictions, average_segments, softmax
 
@@ -56,11 +58,11 @@ class Errors:
     Attributes
     ----------
     log_likelihood
-        negative, mean over segments.
+        negative, mean over segments, each corpus counting alike.
     segments, utterances
         expected calibration error of segments, and of utterances as their average.
     uar
-        of utterances.
+        of utterances, mean over corpora.
     """
 
     log_likelihood: float
@@ -98,31 +100,35 @@ class CrossFitted:
         return self.errors[self.scaling.method]
 
 
-def fit_vector(logits: Float64, truth: Int64, penalty: float = 0.01) -> Scaling:
+def fit_vector(
+    logits: Float64, truth: Int64, penalty: float = 0.01, weight: Float64 | None = None
+) -> Scaling:
     """A scale and a bias for each label, of least negative log-likelihood.
 
     `penalty` holds the scales together and the biases near 0, so that a label that is rare here
-    is not silenced.
+    is not silenced. `weight` is of each segment, see `fit`.
 
     Source: Guo et al., On Calibration of Modern Neural Networks, 2017.
     """
     count, labels = logits.shape
     wanted = np.zeros((count, labels))
     wanted[np.arange(count), truth] = 1.0
+    share = np.full(count, 1 / count) if weight is None else weight / weight.sum()
 
     def loss(values: Float64) -> tuple[float, Float64]:
         scale, bias = values[:labels], values[labels:]
         scores = softmax(logits * scale + bias)
         apart = scale - scale.mean()
-        likelihood = -np.log(np.maximum(scores[np.arange(count), truth], 1e-12)).mean()
-        error = (scores - wanted) / count
+        likelihood = -share @ np.log(np.maximum(scores[np.arange(count), truth], 1e-12))
+        error = (scores - wanted) * share[:, None]
         gradient = np.concatenate(
             [(error * logits).sum(axis=0) + 2 * penalty * apart, error.sum(axis=0)]
         )
         gradient[labels:] += 2 * penalty * bias
         return float(likelihood + penalty * ((apart**2).sum() + (bias**2).sum())), gradient
 
-    start = np.concatenate([np.full(labels, 1 / fit_temperature(logits, truth)), np.zeros(labels)])
+    alike = 1 / fit_temperature(logits, truth, weight)
+    start = np.concatenate([np.full(labels, alike), np.zeros(labels)])
     found = optimize.minimize(
         loss,
         start,
@@ -133,15 +139,24 @@ def fit_vector(logits: Float64, truth: Int64, penalty: float = 0.01) -> Scaling:
     return Scaling("vector", found.x[:labels], found.x[labels:])
 
 
-def fit(method: Method, logits: Float64, truth: Int64, cautious: bool = False) -> Scaling:
+def fit(
+    method: Method,
+    logits: Float64,
+    truth: Int64,
+    cautious: bool = False,
+    weight: Float64 | None = None,
+) -> Scaling:
     """The method's scaling of segments: logits float64 [segments, labels], truth [segments].
 
-    `cautious`: a temperature may flatten scores, not sharpen them.
+    `cautious`: a temperature may flatten scores, not sharpen them. `weight` [segments] says how
+    much each segment counts; left out: all alike.
     """
     labels = logits.shape[1]
     if method == "vector":
-        return fit_vector(logits, truth)
-    temperature = round(fit_temperature(logits, truth), 3) if method == "temperature" else 1.0
+        return fit_vector(logits, truth, weight=weight)
+    temperature = 1.0
+    if method == "temperature":
+        temperature = round(fit_temperature(logits, truth, weight), 3)
     if cautious:
         temperature = max(1.0, temperature)
     return Scaling(method, np.full(labels, 1 / temperature), np.zeros(labels))
@@ -203,17 +218,16 @@ def cross_fit(
     truth = np.concatenate([_segments(fold)[1] for fold in folds])
     for method in METHODS[: 2 if cautious else None]:
         fitted[method] = tuple(
-            fit(method, *_segments(_others(folds, i)), cautious) for i in range(len(folds))
+            _fit_on(method, _others(folds, i), cautious) for i in range(len(folds))
         )
         errors[method], scores[method] = _measure(folds, fitted[method])
     chosen = _choose(errors)
-    logits, _ = _segments([p for fold in folds for p in fold])
     threshold = round(fit_threshold(scores[chosen], truth, precision, most), 3)
     top = scores[chosen].max(axis=1)
     right = scores[chosen].argmax(axis=1) == truth
     kept = top >= threshold
     return CrossFitted(
-        scaling=fit(chosen, logits, truth, cautious),
+        scaling=_fit_on(chosen, [p for fold in folds for p in fold], cautious),
         by_fold=fitted[chosen],
         abstain_below=threshold,
         coverage=float(kept.mean()),
@@ -236,9 +250,21 @@ def _others(folds: Sequence[Sequence[Predictions]], left_out: int) -> list[Predi
     return [p for i, fold in enumerate(folds) if i != left_out for p in fold]
 
 
+def _fit_on(method: Method, predictions: Sequence[Predictions], cautious: bool) -> Scaling:
+    logits, truth = _segments(predictions)
+    corpus = np.concatenate([p.corpus[p.owner] for p in predictions])
+    return fit(method, logits, truth, cautious, corpus_weights(corpus))
+
+
 def _segments(predictions: Sequence[Predictions]) -> tuple[Float64, Int64]:
     logits = np.concatenate([p.logits.astype(np.float64) for p in predictions])
     return logits, np.concatenate([p.truth[p.owner] for p in predictions])
+
+
+def corpus_weights(corpus: npt.NDArray[np.str_]) -> Float64:
+    """Weights under which each corpus counts alike: [rows] to float64 [rows], mean 1."""
+    _, place, count = np.unique(corpus, return_inverse=True, return_counts=True)
+    return np.asarray(len(corpus) / (len(count) * count[place]), np.float64)
 
 
 def _measure(
@@ -246,6 +272,7 @@ def _measure(
 ) -> tuple[Errors, Float64]:
     """Each fold under the scaling fitted on the others; and the scores of all segments."""
     segment_scores, utterance_scores, owner_truth, truth = [], [], [], []
+    owner_corpus, corpus = [], []
     for fold, scaling in zip(folds, scalings, strict=True):
         for p in fold:
             scores = softmax(scaling(p.logits.astype(np.float64)))
@@ -253,16 +280,20 @@ def _measure(
             utterance_scores.append(average_segments(scores, p.length, p.owner, len(p)))
             owner_truth.append(p.truth[p.owner])
             truth.append(p.truth)
+            owner_corpus.append(p.corpus[p.owner])
+            corpus.append(p.corpus)
     segments, utterances = np.concatenate(segment_scores), np.concatenate(utterance_scores)
     of_segments, of_utterances = np.concatenate(owner_truth), np.concatenate(truth)
     chance = segments[np.arange(len(of_segments)), of_segments]
-    said = utterances.argmax(axis=1)
+    weight = corpus_weights(np.concatenate(owner_corpus))
     return (
         Errors(
-            log_likelihood=float(-np.log(np.maximum(chance, 1e-12)).mean()),
+            log_likelihood=float(-(weight * np.log(np.maximum(chance, 1e-12))).mean()),
             segments=_error(segments, of_segments),
             utterances=_error(utterances, of_utterances),
-            uar=uar(confusion_matrix(of_utterances, said, segments.shape[1])),
+            uar=corpus_mean(
+                of_utterances, utterances.argmax(axis=1), np.concatenate(corpus), segments.shape[1]
+            ),
         ),
         segments,
     )

@@ -18,7 +18,7 @@ import torch
 from trainer.audio import WINDOW_SAMPLES, Clips, Float32, to_float, windows
 from trainer.augment import telephone
 from trainer.labels import EIGHT
-from trainer.metrics import Float64, Int64, confusion_matrix, uar
+from trainer.metrics import Float64, Int64, corpus_mean
 from trainer.models.base import EmotionModel
 from trainer.predictions import (
     CONDITIONS,
@@ -228,9 +228,5 @@ def utterance_scores(logits: Float32, segments: Segments, temperature: float = 1
 
 def corpus_mean_uar(scores: Float64, segments: Segments) -> float:
     """UAR of each corpus, averaged over the corpora: the figure that chooses checkpoints."""
-    predicted = scores.argmax(axis=1)
-    values = []
-    for corpus in sorted(set(segments.corpus.tolist())):
-        rows = segments.corpus == corpus
-        values.append(uar(confusion_matrix(segments.truth[rows], predicted[rows], scores.shape[1])))
-    return float(np.mean(values))
+    said = np.asarray(scores.argmax(axis=1), np.int64)
+    return corpus_mean(segments.truth, said, segments.corpus, scores.shape[1])

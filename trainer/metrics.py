@@ -96,6 +96,18 @@ def uar(confusion: Int64) -> float:
     return float(_macro(recalls(confusion)))
 
 
+def corpus_mean(truth: Int64, predicted: Int64, corpus: npt.NDArray[np.str_], labels: int) -> float:
+    """UAR of each corpus, averaged over the corpora; all arrays are [rows]."""
+    return float(
+        np.mean(
+            [
+                uar(confusion_matrix(truth[rows], predicted[rows], labels))
+                for rows in (corpus == name for name in np.unique(corpus))
+            ]
+        )
+    )
+
+
 def accuracy(confusion: Int64) -> float:
     """Share of correct predictions; nan for none."""
     return float(averages(confusion)["accuracy"])

@@ -24,6 +24,7 @@ from trainer.predictions import Predictions, save_predictions
 from trainer.prepare import Stock
 from trainer.protocols import Fold, ProtocolSettings
 from trainer.recipe import Recipe
+from trainer.refit import refit_best
 from trainer.splits import PARTS, Part
 from trainer.train import Run
 
@@ -193,4 +194,5 @@ def complete(
         if (folder / LAST).is_file():
             run.resume()
         run.train()
+        world.only_leader(lambda: refit_best(run))
     world.only_leader(lambda: predict(recipe, stock, fold, folder))

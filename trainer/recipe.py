@@ -107,6 +107,16 @@ class DistilSettings(Section):
         return self
 
 
+class RefitSettings(Section):
+    """The last layer fitted anew after training, see `trainer.refit`."""
+
+    copies: int = Field(3, ge=1, description="of each utterance, from the first on")
+    balance: float = Field(0.9, ge=0, le=1, description="as `train.balance`")
+    penalty: float = Field(0.01, ge=0, description="on the squared weights")
+    label_smoothing: float = Field(0.05, ge=0, lt=1)
+    share: float = Field(0.5, gt=0, le=1, description="of what is fitted; rest: as trained")
+
+
 class Recipe(Section):
     """One model, how it is trained, and by which protocols it is measured."""
 
@@ -121,6 +131,7 @@ class Recipe(Section):
     augment: AugmentSettings = AugmentSettings()
     train: TrainSettings = TrainSettings()
     distil: DistilSettings | None = None
+    refit: RefitSettings | None = None
 
     @field_validator("labels", mode="before")
     @classmethod
@@ -149,8 +160,13 @@ class Recipe(Section):
         check_sections(self.corpora)
         if self.distil is not None and is_classical(self.model):
             raise ValueError(f"distil needs a network, and model.kind is {self.model.kind!r}")
+        if self.refit is not None and not isinstance(self.model, CrnnSettings):
+            raise ValueError(f"refit needs model.kind 'crnn', and it is {self.model.kind!r}")
         if self.distil is not None and self.train.mixup:
             raise ValueError("distil and train.mixup exclude each other: a teacher hears one voice")
+        for name in self.model.experts if isinstance(self.model, BackboneSettings) else ():
+            if name not in self.corpora:
+                raise ValueError(f"model.experts: {name!r} is none of {', '.join(self.corpora)}")
         return self
 
     @property

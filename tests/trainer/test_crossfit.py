@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from trainer.crossfit import Method, cross_fit, fit, fit_vector, held_folds
+from trainer.crossfit import Method, corpus_weights, cross_fit, fit, fit_vector, held_folds
 from trainer.errors import TrainerError
 from trainer.metrics import Float64
 from trainer.predictions import Predictions, softmax
@@ -82,6 +84,32 @@ def test_the_error_is_that_of_the_fold_left_out() -> None:
     assert found.errors["temperature"].segments > 0.2
     assert found.errors["temperature"].segments > found.errors["none"].segments
     assert found.scaling.method == "none"
+
+
+def test_a_corpus_weighs_the_same_whatever_its_size() -> None:
+    weight = corpus_weights(np.asarray(["a", "b", "a", "a"]))
+    np.testing.assert_allclose(weight, [2 / 3, 2.0, 2 / 3, 2 / 3])
+
+
+def _as_corpus(p: Predictions, name: str) -> Predictions:
+    return replace(p, corpus=np.full(len(p), name))
+
+
+def test_a_large_corpus_does_not_decide_alone() -> None:
+    """A large corpus wants its scores sharpened and a small one flattened: the mean is wanted."""
+    found = [
+        cross_fit(
+            [
+                [
+                    _as_corpus(said(seed, many, scale=2.0), "large"),
+                    _as_corpus(said(seed + 10, few, scale=0.5), "small"),
+                ]
+                for seed in range(3)
+            ]
+        ).scaling.temperature
+        for many, few in ((3000, 600), (600, 600))
+    ]
+    assert found[0] == pytest.approx(found[1], rel=0.1)
 
 
 def test_conditions_count_together() -> None:

@@ -33,18 +33,22 @@ class SpecAugment(nn.Module):
         if not self.training:
             return features
         s = self.settings
-        batch, mels, steps = features.shape
+        _, mels, steps = features.shape
         mel_count = torch.full_like(frames, mels)
-        for axis_size, count, masks, width, view in (
-            (mels, mel_count, s.spec_mel_masks, s.spec_mel_width, (batch, mels, 1)),
-            (steps, frames, s.spec_time_masks, s.spec_time_width, (batch, 1, steps)),
-        ):
-            position = torch.arange(axis_size, device=features.device)[None, :]
-            for _ in range(masks):
-                span = torch.rand(batch, device=features.device) * width
-                # A span never covers more than a fifth of a short row.
-                span = torch.minimum(span, count * 0.2)
-                start = torch.rand(batch, device=features.device) * (count - span)
-                inside = (position >= start[:, None]) & (position < (start + span)[:, None])
-                features = features.masked_fill(inside.view(view), 0.0)
-        return features
+        bands = self._hidden(mels, mel_count, s.spec_mel_masks, s.spec_mel_width)
+        spans = self._hidden(steps, frames, s.spec_time_masks, s.spec_time_width)
+        # One pass over the features: they are large, the masks are not.
+        return features.masked_fill(bands[:, :, None] | spans[:, None, :], 0.0)
+
+    @staticmethod
+    def _hidden(size: int, count: Tensor, masks: int, width: int) -> Tensor:
+        """What of an axis is hidden, bool [batch, size]; `count` int64 [batch] are valid."""
+        position = torch.arange(size, device=count.device)[None, :]
+        hidden = torch.zeros(len(count), size, dtype=torch.bool, device=count.device)
+        for _ in range(masks):
+            span = torch.rand(len(count), device=count.device) * width
+            # A span never covers more than a fifth of a short row.
+            span = torch.minimum(span, count * 0.2)
+            start = torch.rand(len(count), device=count.device) * (count - span)
+            hidden |= (position >= start[:, None]) & (position < (start + span)[:, None])
+        return hidden
