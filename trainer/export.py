@@ -21,6 +21,7 @@ from trainer.errors import TrainerError
 from trainer.evaluate import Segments, cut_segments, torch_predictor
 from trainer.features import LogMelSettings
 from trainer.graph import largest_difference, onnx_predictor, write_onnx
+from trainer.halves import store_halves
 from trainer.licence import Licence, licence_of
 from trainer.models import BackboneSettings, Crnn, EmotionModel
 from trainer.origin import Origin
@@ -185,6 +186,7 @@ def _write(origin: Origin, segments: Segments, path: Path) -> float | None:
         shutil.copyfile(origin.model, path)
         return None
     write_onnx(origin.model, path)
+    store_halves(path)
     return check_parity(origin.model, path, segments)
 
 

@@ -84,16 +84,25 @@ class Student(nn.Module):
         return logits, self.regress(x), self.regress_pooled(embedding)
 
 
+_Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
 def average_of(student: Student, decay: float) -> AveragedModel:
-    """Exponential average of weights and buffers, short at first so that it forgets the start."""
+    """Exponential average of weights and buffers, short at first so that it forgets the start.
 
-    def update(mean: Tensor, value: Tensor, count: Tensor | int) -> Tensor:
-        if not mean.is_floating_point():
-            return value
+    Weights that do not learn stay as they were copied: of a frozen encoder, averaging them would
+    cost more than the rest of a step.
+    """
+    still = {p.data_ptr() for p in student.parameters() if not p.requires_grad}
+
+    def update(means: _Tensors, values: _Tensors, count: Tensor | int) -> None:
         keep = min(decay, (1 + float(count)) / (10 + float(count)))
-        return torch.lerp(value, mean, keep)
+        for mean, value in zip(means, values, strict=True):
+            if value.data_ptr() in still:
+                continue
+            mean.copy_(torch.lerp(value, mean, keep) if mean.is_floating_point() else value)
 
-    return AveragedModel(student, avg_fn=update, use_buffers=True)
+    return AveragedModel(student, multi_avg_fn=update, use_buffers=True)
 
 
 class Run:
@@ -161,6 +170,9 @@ class Run:
     def _fit_frontend(self, model: EmotionModel) -> list[tuple[Float32, Int64]]:
         """Measure the front end on the training part; what validation looks like to the model."""
         frontend, features, held = model.frontend, self.data.features, self.data.validation
+        if isinstance(model, Backbone):
+            labels = self.recipe.label_map.labels
+            model.fit_experts(features, self.data.utterances, labels)
         if features is not None and isinstance(model, Backbone):
             model.to(self.device)
             return [measure(model, s.audio, s.length) for s in held]

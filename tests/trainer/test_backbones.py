@@ -18,6 +18,7 @@ pytest.importorskip("transformers", reason="the teacher extra is not installed")
 
 from pydantic import TypeAdapter, ValidationError
 
+from trainer.backbones.base import merge_steps
 from trainer.backbones.frozen import embed, identity
 from trainer.backbones.load import load_encoder
 from trainer.backbones.whisper import Whisper, import_ctranslate2
@@ -26,6 +27,8 @@ from trainer.features import FrameSettings, LogMelSettings
 from trainer.graph import largest_difference, onnx_predictor, write_onnx
 from trainer.models import Backbone, BackboneSettings, ModelSettings, build
 from trainer.pcm import Float32
+from trainer.recipe import parse_recipes
+from trainer.train import Student, average_of
 from trainer.whisper import WhisperEncoder, weights_path
 
 _WAVE: dict[str, Any] = {
@@ -82,6 +85,13 @@ def _made_up(kind: str) -> Any:
     return hf.WhisperModel(config)
 
 
+_FIXED: dict[str, Any] = {"combine": "concatenate", "pooling": "statistics"}
+_EXPERTS: dict[str, Any] = _FIXED | {
+    "layers": (1, 3),
+    "merge_steps": 2,
+    "experts": ("emodb", "savee"),
+}
+
 KINDS = ("whisper", "wav2vec2", "wav2vec2-large", "hubert", "wavlm", "moonshine")
 
 
@@ -137,10 +147,11 @@ def test_whispers_layers_are_those_of_transformers(folders: dict[str, Path]) -> 
         assert torch.allclose(ours[:, place], expected[layer], atol=2e-3)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "merged"])
 @pytest.mark.parametrize("pooling", ["attention", "statistics"])
 def test_rows_depend_on_themselves_alone(kind: str, pooling: str, folders: dict[str, Path]) -> None:
-    model = _model(folders[kind], pooling=pooling)
+    merge = 3 if kind == "merged" else 1
+    model = _model(folders[kind.replace("merged", "whisper")], pooling=pooling, merge_steps=merge)
     audio, length = _audio(2, 20_000), torch.tensor([20_000, 9_000])
     other = audio.clone()
     other[1, 9_000:] = 9.0
@@ -154,10 +165,14 @@ def test_rows_depend_on_themselves_alone(kind: str, pooling: str, folders: dict[
     assert not torch.allclose(together[0], together[1], atol=1e-3)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "merged"])
 def test_the_graph_computes_the_same(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
     combine = "concatenate" if kind in ("whisper", "hubert") else "mix"
-    model = _model(folders[kind], combine=combine)
+    settings = _EXPERTS if kind == "merged" else {"combine": combine}
+    model = _model(folders[kind.replace("merged", "whisper")], **settings)
+    if model.experts is not None:
+        model.experts.weight.normal_(0, 0.1)
+        model.experts.gate_weight.normal_(0, 0.1)
     with torch.no_grad():
         model.standardise.running_mean.normal_(0, 0.1)  # type: ignore[union-attr]
     path = tmp_path / "model.onnx"
@@ -237,6 +252,83 @@ def test_the_mixture_starts_even_and_one_layer_needs_none(folders: dict[str, Pat
     assert side_by_side.embedding_size == 192
 
 
+def test_steps_are_merged_to_the_mean_of_those_that_are_valid() -> None:
+    x = torch.arange(14.0).reshape(2, 7, 1)
+    merged, steps = merge_steps(x, torch.tensor([7, 3]), 3)
+    assert steps.tolist() == [3, 1]
+    assert merged[0, :, 0].tolist() == [1.0, 4.0, 6.0]
+    assert merged[1, 0, 0] == 8.0
+    merged, steps = merge_steps(x, torch.tensor([7, 2]), 3)
+    assert merged[1, 0, 0] == 7.5
+
+
+def test_merged_steps_stand_behind_the_lowest_layer(folders: dict[str, Path]) -> None:
+    audio, length = _audio(2), torch.tensor([16_000, 9_600])
+    merged = _model(folders["whisper"], layers=(1, 3), merge_steps=2)
+    with torch.inference_mode():
+        plain, steps = _model(folders["whisper"]).encoder(audio, length, (1, 3))
+        found, fewer = merged.encoder(audio, length, (1, 3))
+    assert (steps.tolist(), fewer.tolist()) == ([50, 30], [25, 15])
+    assert torch.allclose(found[:, 0], merge_steps(plain[:, 0], steps, 2)[0], atol=1e-6)
+    again = merge_steps(plain[:, 1], steps, 2)[0][0]
+    assert 1e-4 < float((found[0, 1] - again).abs().max()) < 0.5 * float(again.abs().max())
+    with pytest.raises(TrainerError, match=r"model\.merge_steps.*Whisper can"):
+        _model(folders["hubert"], merge_steps=2)
+
+
+def test_experts_and_head_are_mixed_evenly_and_the_head_learns_alone(
+    folders: dict[str, Path],
+) -> None:
+    model = _model(folders["whisper"], **_EXPERTS)
+    assert model.experts is not None
+    model.experts.weight.normal_(0, 0.1)
+    embedding = torch.randn(5, model.embedding_size)
+    with torch.inference_mode():
+        scores = torch.softmax(model.head(embedding), dim=1)
+        own = torch.exp(model.experts(embedding))
+        experts, model.experts = model.experts, None
+        alone = torch.softmax(model.head(embedding), dim=1)
+        model.experts = experts
+        experts.bias[0] = float("nan")
+        learning = model.train().head(embedding)
+    assert torch.allclose(scores, (own + alone) / 2, atol=1e-5)
+    assert torch.isfinite(learning).all()
+
+
+def test_experts_want_embeddings_that_are_kept(folders: dict[str, Path]) -> None:
+    model = _model(folders["whisper"], **_EXPERTS)
+    with pytest.raises(TrainerError, match=r"model\.experts.*leave out train\.mixup"):
+        model.fit_experts(None, (), ("neutral",))
+    with pytest.raises(ValidationError, match="pooling = 'statistics'"):
+        BackboneSettings(experts=("emodb",), pooling="attention")
+
+
+def test_experts_are_of_the_recipes_corpora(tmp_path: Path) -> None:
+    values = {
+        "name": "mine",
+        "corpora": {"emodb": {}, "savee": {}},
+        "model": {"kind": "backbone", "experts": ["emodb", "nobody"], **_FIXED},
+    }
+    with pytest.raises(TrainerError, match=r"'nobody' is none of emodb, savee"):
+        parse_recipes(values, tmp_path / "mine.toml")
+
+
+def test_the_average_leaves_out_what_does_not_learn(folders: dict[str, Path]) -> None:
+    model = _model(folders["whisper"])
+    student = Student(model, None)
+    average = average_of(student, 0.5)
+    average.update_parameters(student)
+    frozen = next(model.encoder.parameters())
+    learning = next(model.classify.parameters())
+    with torch.no_grad():
+        frozen.add_(1)
+        learning.add_(1)
+    average.update_parameters(student)
+    mean: Any = average.module
+    assert torch.allclose(next(mean.model.encoder.parameters()), frozen - 1, atol=1e-6)
+    assert not torch.allclose(next(mean.model.classify.parameters()), learning - 1)
+
+
 def test_embeddings_are_those_of_the_model_in_the_order_given(folders: dict[str, Path]) -> None:
     model = _model(folders["whisper"], pooling="statistics")
     audio = _audio(40, 9_600)
@@ -255,12 +347,14 @@ def test_embeddings_are_those_of_the_model_in_the_order_given(folders: dict[str,
 def test_an_embedding_is_fixed_where_nothing_before_the_head_learns(
     folders: dict[str, Path],
 ) -> None:
-    fixed: dict[str, Any] = {"combine": "concatenate", "pooling": "statistics"}
+    fixed = _FIXED
     model = _model(folders["wavlm"], **fixed)
     assert model.settings.is_embedding_fixed
     assert _model(folders["wavlm"], layers=(2,), pooling="statistics").settings.is_embedding_fixed
     assert identity(model) == identity(_model(folders["wavlm"], **fixed))
     assert identity(model) != identity(_model(folders["wavlm"], **fixed, normalise=False))
+    whispers = [_model(folders["whisper"], **fixed, merge_steps=count) for count in (1, 2)]
+    assert identity(whispers[0]) != identity(whispers[1])
     for change in ({"fine_tune": 1}, {"combine": "mix"}, {"pooling": "attention"}):
         assert not _model(folders["wavlm"], **(fixed | change)).settings.is_embedding_fixed
     audio, length = _audio(4), torch.full((4,), 16_000)
@@ -449,8 +543,12 @@ def test_resemblyzers_layers_are_heard() -> None:
 
 @pytest.mark.parametrize(
     "learning",
-    ['combine = "concatenate"\npooling = "statistics"', "fine_tune = 1"],
-    ids=["from kept embeddings", "with its last layer"],
+    [
+        'combine = "concatenate"\npooling = "statistics"',
+        'combine = "concatenate"\npooling = "statistics"\nexperts = ["emodb"]\nmerge_steps = 2',
+        "fine_tune = 1",
+    ],
+    ids=["from kept embeddings", "with experts", "with its last layer"],
 )
 def test_it_is_trained_like_any_model(
     learning: str, folders: dict[str, Path], made_up: Path, tmp_path: Path

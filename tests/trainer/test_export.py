@@ -41,6 +41,7 @@ from trainer.models import (
 from trainer.models.classical import fit_classical
 from trainer.origin import Origin, read_origin
 from trainer.predictions import Predictions, softmax
+from trainer.recipe import RefitSettings
 
 RECIPE = """
 name = "tiny"
@@ -189,6 +190,15 @@ def test_the_card_tells_all(origin: Origin, tmp_path: Path) -> None:
         assert word in card
     assert "degraded by room, noise, music" in card
     assert f"Temperature {origin.calibration.scaling.temperature:g}" in card
+
+
+def test_the_card_tells_of_a_refitted_layer(origin: Origin, tmp_path: Path) -> None:
+    segments = hear(origin, most=6)
+    plain = export(origin, segments, tmp_path).card.read_text("utf-8")
+    recipe = origin.recipe.model_copy(update={"refit": RefitSettings(share=0.3)})
+    card = export(replace(origin, recipe=recipe), segments, tmp_path).card.read_text("utf-8")
+    assert "last layer" not in plain
+    assert "30% of its last layer" in card
 
 
 def test_folds_that_failed_are_named(tmp_path: Path, made_up: Path) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from trainer.errors import TrainerError
+from trainer.features import time_mask
 
 # Added to the attention's scores of keys beyond the valid steps; still a number in half precision.
 _HIDDEN_KEY = -1e4
@@ -32,12 +34,15 @@ class SpeechEncoder(nn.Module, ABC):
         lowest layer that can be asked for: 0 or 1.
     blocks
         the layers themselves, for fine-tuning of the last ones.
+    merged
+        neighbouring steps that are one behind the lowest layer asked for, see `merge`.
     """
 
     name: str
     width: int
     first: int
     blocks: nn.ModuleList
+    merged: int = 1
 
     @property
     def depth(self) -> int:
@@ -78,6 +83,43 @@ class SpeechEncoder(nn.Module, ABC):
                 f"not {', '.join(map(str, layers))}."
             )
         del self.blocks[max(layers) :]
+
+    def merge(self, count: int) -> None:
+        """Let layers above the lowest asked for hear averages of `count` neighbouring steps.
+
+        Their cost falls as much. Of Whisper's steps of 20 ms, each much like the next, little is
+        lost behind its first layer; before it, recognition suffers.
+
+        Raises
+        ------
+        TrainerError
+            the encoder cannot do this.
+        """
+        if count > 1:
+            raise TrainerError(f"model.merge_steps: {self.name} cannot merge steps; Whisper can.")
+
+
+def merge_steps(x: Tensor, steps: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Averages of `count` neighbouring valid steps.
+
+    Parameters
+    ----------
+    x
+        float32 [batch, steps, width].
+    steps
+        int64 [batch], those that are valid.
+
+    Returns
+    -------
+    float32 [batch, merged steps, width], and the count of those that hold a valid one.
+    """
+    width, there = int(x.shape[2]), int(x.shape[1])
+    spare = -there % count
+    weight = functional.pad(time_mask(steps, there), (0, spare))
+    weight = weight.reshape(-1, (there + spare) // count, count, 1)
+    x = functional.pad(x, (0, 0, 0, spare)).reshape(-1, (there + spare) // count, count, width)
+    mean = (x * weight).sum(dim=2) / weight.sum(dim=2).clamp(min=1.0)
+    return mean, torch.div(steps + count - 1, count, rounding_mode="floor")
 
 
 def first_of(output: Any) -> Tensor:

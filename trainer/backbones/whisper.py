@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainer.backbones.base import SpeechEncoder, first_of, key_bias
+from trainer.backbones.base import SpeechEncoder, key_bias, merge_steps
 from trainer.errors import TrainerError
 from trainer.features import time_mask
 from trainer.features.spectrum import PowerSpectrum, cut_frames
@@ -61,7 +61,7 @@ class Whisper(SpeechEncoder):
     def forward(
         self, audio: Tensor, length: Tensor, layers: tuple[int, ...]
     ) -> tuple[Tensor, Tensor]:
-        """See `SpeechEncoder.forward`; a step is 20 ms."""
+        """See `SpeechEncoder.forward`; a step is 20 ms, or as many times that as are merged."""
         with torch.autocast(audio.device.type, enabled=False):
             x, frames = self.log_mel(audio, length)
         mask = time_mask(frames, x.shape[2])[:, None, :]
@@ -70,13 +70,39 @@ class Whisper(SpeechEncoder):
         # a number, so that an exported graph holds no more positions than it uses
         x = x + self.positions.weight[: int(x.shape[1])]
         steps = torch.div(frames, 2, rounding_mode="floor").clamp(min=1)
-        keys = key_bias(time_mask(steps, x.shape[1]))
-        found = [x] if 0 in layers else []
-        for number, block in enumerate(self.blocks, start=1):
-            x = first_of(block(x, keys.to(x.dtype)))
+        keys = key_bias(time_mask(steps, x.shape[1])).to(x.dtype)
+        found = []
+        for number in range(len(self.blocks) + 1):
+            if number:
+                x = _through(self.blocks[number - 1], x, keys)
+            if number == layers[0] and self.merged > 1:
+                x, steps = merge_steps(x, steps, self.merged)
+                keys = key_bias(time_mask(steps, x.shape[1])).to(x.dtype)
             if number in layers:
                 found.append(x)
         return torch.stack(found, dim=1).float(), steps
+
+    def merge(self, count: int) -> None:
+        """See `SpeechEncoder.merge`."""
+        self.merged = count
+
+
+def _through(block: Any, x: Tensor, keys: Tensor) -> Tensor:
+    """A layer of `transformers`, for fewer operations in the exported graph: its sizes are known.
+
+    Whisper has no dropout.
+    """
+    attention, normed = block.self_attn, block.self_attn_layer_norm(x)
+    steps, width = int(x.shape[1]), int(x.shape[2])
+    shape = (-1, steps, int(attention.num_heads), int(attention.head_dim))
+    query = (attention.q_proj(normed) * attention.head_dim**-0.5).reshape(shape).transpose(1, 2)
+    key = attention.k_proj(normed).reshape(shape).permute(0, 2, 3, 1)
+    value = attention.v_proj(normed).reshape(shape).transpose(1, 2)
+    mixed = torch.matmul(torch.softmax(torch.matmul(query, key) + keys, dim=3), value)
+    x = x + attention.out_proj(mixed.transpose(1, 2).reshape(-1, steps, width))
+    hidden = block.activation_fn(block.fc1(block.final_layer_norm(x)))
+    further: Tensor = x + block.fc2(hidden)
+    return further
 
 
 def import_ctranslate2(path: Path) -> Any:

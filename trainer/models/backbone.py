@@ -2,18 +2,22 @@
 
 The encoder brings its own features, so the recipe's `[frontend]` is left as it is by default.
 Frozen, it is heard as it came; fine-tuned, its last layers learn with the head, more slowly.
+Beside the head there may be an expert for each corpus, see `trainer.models.experts`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 import torch
 from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.backbones.load import load_encoder
+from trainer.corpora.base import Utterance
 from trainer.errors import TrainerError
 from trainer.features import FrontendSettings, LogMelSettings, time_mask
 from trainer.models.base import (
@@ -23,9 +27,16 @@ from trainer.models.base import (
     Size,
     dense_head,
 )
+from trainer.models.experts import Experts
+
+if TYPE_CHECKING:
+    from trainer.feature_bank import FeatureBank
 
 # Samples that every encoder's convolutions make at least one step of.
 _SHORTEST = 1_600
+
+# Of the samples that a batch is cut to: whole steps of every encoder's.
+_GRID = 640
 
 
 def _rising(layers: tuple[int, ...]) -> tuple[int, ...]:
@@ -50,10 +61,16 @@ class BackboneSettings(NetworkSettings):
     layers: Annotated[
         tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_rising), Field(min_length=1)
     ] = (1, 2, 3)
+    merge_steps: int = Field(
+        1, ge=1, le=10, description="neighbouring steps averaged behind the lowest of the layers"
+    )
     combine: Literal["mix", "concatenate"] = "mix"
     normalise: bool = Field(True, description="each step of each layer to mean 0, variance 1")
     pooling: Literal["attention", "statistics"] = "attention"
     dense: tuple[Size, ...] = (256,)
+    experts: tuple[str, ...] = Field(
+        (), description="corpora that have a linear expert of their own beside the head"
+    )
     fine_tune: int = Field(0, ge=0, description="how many of the last layers learn; 0: none")
     fine_tune_rate: float = Field(
         0.1, gt=0, le=1, description="their learning rate, in parts of the head's"
@@ -63,6 +80,11 @@ class BackboneSettings(NetworkSettings):
     def _as_many(self) -> BackboneSettings:
         if self.fine_tune > max(self.layers):
             raise ValueError(f"fine_tune: there are but {max(self.layers)} layers in use")
+        if self.experts and not self.is_embedding_fixed:
+            raise ValueError(
+                "experts are fitted before the head learns, so nothing else may learn: "
+                "pooling = 'statistics', combine = 'concatenate', fine_tune = 0"
+            )
         return self
 
     @property
@@ -91,6 +113,7 @@ class Backbone(EmotionModel):
         self.settings = settings
         self.encoder = load_encoder(settings.encoder)
         self.encoder.cut(settings.layers)
+        self.encoder.merge(settings.merge_steps)
         self.tuned = list(self.encoder.blocks[-settings.fine_tune :] if settings.fine_tune else [])
         for block in self.tuned:
             block.requires_grad_(True)
@@ -104,6 +127,8 @@ class Backbone(EmotionModel):
         # Standardises the embedding; in training by the batch, after that by the training part.
         self.standardise = nn.BatchNorm1d(self.embedding_size, affine=False)
         self.classify = dense_head(self.embedding_size, settings.dense, labels, settings.dropout)
+        count = len(settings.experts)
+        self.experts = Experts(self.embedding_size, count, labels) if count else None
 
     def train(self, mode: bool = True) -> Backbone:
         """Frozen parts stay as they are when they serve: no dropout in what does not learn."""
@@ -123,10 +148,42 @@ class Backbone(EmotionModel):
             groups.append({"params": tuned, "scale": self.settings.fine_tune_rate})
         return groups
 
+    def fit_experts(
+        self, features: FeatureBank | None, utterances: Sequence[Utterance], labels: Sequence[str]
+    ) -> None:
+        """Fit the experts, where there are any, on the training part.
+
+        Parameters
+        ----------
+        features
+            embeddings of every copy of the utterances.
+
+        Raises
+        ------
+        TrainerError
+            there are no such embeddings, or nothing of the experts' corpora is trained on.
+        """
+        if self.experts is None:
+            return
+        if features is None:
+            raise TrainerError(
+                "model.experts are fitted on embeddings that are kept, and these are too many or "
+                "drawn anew each time: leave out train.mixup, train.shift_samples and [distil], or "
+                "lower augment.copies."
+            )
+        known = {name: place for place, name in enumerate(self.settings.experts)}
+        label = np.asarray([labels.index(u.label) for u in utterances], np.int64)
+        corpus = np.asarray([known.get(u.corpus, -1) for u in utterances], np.int64)
+        self.experts.fit(features.values, features.rows, label, corpus)
+
     def steps(self, audio: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
         """See `EmotionModel.steps`; in training, with SpecAugment over steps and channels."""
         if audio.shape[1] < _SHORTEST:
             audio = functional.pad(audio, (0, _SHORTEST - audio.shape[1]))
+        if not torch.onnx.is_in_onnx_export():
+            # Silence behind the longest row is not paid for.
+            longest = -(-max(int(length.max()), _SHORTEST) // _GRID) * _GRID
+            audio = audio[:, :longest]
         outputs, count = self.encoder(audio, length, self.settings.layers)
         if self.settings.normalise:
             outputs = functional.layer_norm(outputs, (self.encoder.width,))
@@ -150,8 +207,11 @@ class Backbone(EmotionModel):
         return torch.cat([mean, torch.sqrt(spread + 1e-6)], dim=1)
 
     def head(self, embedding: Tensor) -> Tensor:
-        """See `EmotionModel.head`."""
-        norm = self.standardise
+        """See `EmotionModel.head`; with experts their scores and the head's, evenly mixed.
+
+        In training it is the head alone.
+        """
+        norm, given = self.standardise, embedding
         if self.training:
             embedding = norm(embedding)
         else:
@@ -160,4 +220,8 @@ class Backbone(EmotionModel):
             # what the norm does then, in operations whose sizes the exporter need not know
             embedding = (embedding - norm.running_mean) * torch.rsqrt(norm.running_var + norm.eps)
         logits: Tensor = self.classify(embedding)
-        return logits
+        if self.experts is None or self.training:
+            return logits
+        both = torch.stack([torch.log_softmax(logits, dim=1), self.experts(given)])
+        # A logarithm that the quantiser does not take for one of features.
+        return torch.logsumexp(both, dim=0)
