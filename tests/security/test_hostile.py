@@ -198,6 +198,7 @@ def test_ten_thousand_connections_that_come_and_go(tmp_path: Path, taps: Taps) -
         wait_until(lambda: descriptors() < 200, "descriptors to be freed", 60)
         assert daemon.memory_kib() - memory_kib < 50 * 1024
         # One line a minute for each kind, not one for each connection.
+        wait_until(lambda: daemon.logged("handshake.failed"), "the failures to be told")
         assert 1 <= len(daemon.logged("handshake.failed")) < 50
         assert daemon.stop() == os.EX_OK
 
@@ -215,6 +216,7 @@ def test_half_open_connections_do_not_keep_others_out(tmp_path: Path, taps: Taps
         with listening(daemon) as events:
             taps.open(daemon.tap, None, "call")
             assert opened(events, "call").state == "opened"
+        wait_until(lambda: daemon.logged("peer.refused"), "the refusal to be told")
         told = daemon.logged("peer.refused")
         assert told[0]["reason"] == "peer_connections"
         assert told[0]["address"] == "127.0.0.9"
