@@ -71,10 +71,12 @@ class RunningDaemon:
         return str(self.wait_ready()["replay"][0])
 
     def stop(self, timeout_s: float = 60.0) -> int:
-        """SIGTERM and the exit status."""
+        """SIGTERM, the exit status, and all of its log."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout_s)
+        status = self.process.wait(timeout_s)
+        self._reader.join(10)
+        return status
 
     def release(self) -> None:
         """Read its log to the end and close it."""
