@@ -6,7 +6,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 PYTEST_ARGS ?=
 # A file of tests stays together, for what its tests share. `PARALLEL=` for one after the other.
-PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile
+PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
 PEERS_ARGS ?=
 STREAMS ?= 60
 SECONDS ?= 60

@@ -112,6 +112,9 @@ def test_others_have_their_turn_between_requests(office: Office) -> None:
         before = office.desk.counts["replay_requests"]
         office.desk.serve(office.router)
         taken.append(office.desk.counts["replay_requests"] - before)
+    # libzmq aborts when a socket is closed that is in the middle of a message of several parts.
+    for _ in range(20):
+        assert isinstance(_answer(office)[1], ReplayDone)
     assert max(taken) <= 8
 
 
