@@ -72,7 +72,8 @@ class Axis:
 def linear_axis(values: Sequence[float], most_ticks: int = 6) -> Axis:
     """From zero (or the least value below it) to above the greatest, with round steps."""
     low, high = min(0.0, *values), max(0.0, *values)
-    if high == low:
+    # Nothing that is drawn differs by less; so little has no logarithm, or no tenth.
+    if high - low < 1e-9:
         high = low + 1.0
     rough = (high - low) / (most_ticks - 1)
     power = 10.0 ** math.floor(math.log10(rough))

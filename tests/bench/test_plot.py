@@ -3,7 +3,7 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from serd.bench.plot import Axis, Panel, Series, draw, linear_axis, log_axis
@@ -22,6 +22,7 @@ def check(axis: Axis, values: list[float]) -> None:
 
 
 @given(values=st.lists(finite, min_size=1))
+@example([5e-324])
 def test_a_linear_axis_holds_all_values_and_zero(values: list[float]) -> None:
     check(linear_axis(values), [*values, 0.0])
 
