@@ -19,6 +19,7 @@ from rich.text import Text
 
 from serd.commands.common import output
 from serd.commands.render import HEADING, line
+from serd.commands.topics import topics_option
 from serd.errors import InputError, MessageError
 from serd.protocol.events import decode
 from serd.protocol.replay import StoredEvent
@@ -82,14 +83,7 @@ def _moment(_ctx: click.Context, param: click.Parameter, value: str | None) -> d
 )
 @click.option("--until", metavar="TIME", callback=_moment, help="Up to then.")
 @click.option("--after", metavar="ID", help="Only events after this one, by its id or cursor.")
-@click.option(
-    "--topic",
-    "topics",
-    metavar="PREFIX",
-    multiple=True,
-    help="Only events whose TYPE.STREAM begins so, as in emotion. or utterance.call-42."
-    " Repeatable.",
-)
+@topics_option
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes; Ctrl-C ends.")
 @click.option("--json", "as_json", is_flag=True, help="One event a line (JSON).")
 @click.option("--csv", "as_csv", is_flag=True, help="A table of the commonest fields (CSV).")

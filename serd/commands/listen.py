@@ -13,19 +13,13 @@ from serd.client import Missed, Restarted, Subscriber
 from serd.commands.common import output
 from serd.commands.link import link, link_options
 from serd.commands.render import HEADING, line
+from serd.commands.topics import topics_option
 from serd.protocol.events import encode
 
 
 @click.command("listen", short_help="Show the events of a daemon.")
 @click.argument("endpoint", required=False, default="tcp://127.0.0.1:5556")
-@click.option(
-    "--topic",
-    "topics",
-    metavar="PREFIX",
-    multiple=True,
-    help="Only events whose TYPE.STREAM begins so, as in emotion. or utterance.call-42."
-    " Repeatable.",
-)
+@topics_option
 @click.option("--json", "as_json", is_flag=True, help="One event a line (JSON).")
 @click.option(
     "--replay",

@@ -107,7 +107,8 @@ def _source_conflicts(config: Config) -> Iterator[Conflict]:
             )
 
 
-def _endpoint_conflicts(config: Config) -> Iterator[Conflict]:
+def bound_endpoints(config: Config) -> list[tuple[str, str]]:
+    """Endpoints that `config` binds, each with the path of its key."""
     bound = [
         (f"sources.{index}.bind", endpoint)
         for index, source in enumerate(config.sources)
@@ -116,6 +117,11 @@ def _endpoint_conflicts(config: Config) -> Iterator[Conflict]:
     ]
     bound += [("publish.bind", endpoint) for endpoint in config.publish.bind]
     bound += [("publish.replay_bind", endpoint) for endpoint in config.publish.replay_bind]
+    return bound
+
+
+def _endpoint_conflicts(config: Config) -> Iterator[Conflict]:
+    bound = bound_endpoints(config)
     for later, (path, endpoint) in enumerate(bound):
         for other_path, other in bound[:later]:
             if _overlap(endpoint, other):

@@ -20,7 +20,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from serd.config.schema import Config, ZmqSourceConfig
+from serd.config.combinations import bound_endpoints
+from serd.config.schema import Config
 from serd.runtime.health import split_address
 from serd.runtime.security import secret_key_path
 
@@ -73,15 +74,7 @@ class Address(NamedTuple):
 
 def addresses(config: Config) -> Iterator[Address]:
     """TCP addresses with a port of their own that `config` binds."""
-    endpoints = [
-        (f"sources.{index}.bind", endpoint)
-        for index, source in enumerate(config.sources)
-        if isinstance(source, ZmqSourceConfig)
-        for endpoint in source.bind
-    ]
-    endpoints += [("publish.bind", endpoint) for endpoint in config.publish.bind]
-    endpoints += [("publish.replay_bind", endpoint) for endpoint in config.publish.replay_bind]
-    for key, endpoint in endpoints:
+    for key, endpoint in bound_endpoints(config):
         match = re.fullmatch(r"tcp://(.+):(\d+)", endpoint)
         if match and int(match[2]):
             host = match[1].strip("[]")
