@@ -333,17 +333,16 @@ class Publisher:
 
     def _serve_subscriptions(self, socket: zmq.Socket[bytes]) -> None:
         for _ in range(_SUBSCRIPTIONS_A_TURN):
-            try:
-                frame = socket.recv(zmq.DONTWAIT, copy=False)
-            except zmq.Again:
+            # Also has libzmq see to the ends of connections. One that it meets between a notice
+            # and its last value makes it send that to everybody.
+            if not socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
                 return
+            frame = socket.recv(zmq.DONTWAIT, copy=False)
             notice = frame.bytes
             prefix = notice[1:]
             if notice[:1] == b"\x01":
                 if not self.subscribers.subscribe(frame, self._clock.monotonic_ns()):
                     continue
-                self._counts["subscriptions"] += 1
-                self.on_subscription(True, prefix, self._door.who(frame))
                 socket.setsockopt(zmq.SUBSCRIBE, prefix)
                 newest = self._last_values.newest(prefix)
                 if newest is not None:
@@ -356,6 +355,8 @@ class Publisher:
                     socket.setsockopt(_XPUB_MANUAL_LAST_VALUE, 0)
                     socket.setsockopt(zmq.XPUB_MANUAL, 1)
                     socket.setsockopt(zmq.XPUB_NODROP, 1)
+                self._counts["subscriptions"] += 1
+                self.on_subscription(True, prefix, self._door.who(frame))
             elif notice[:1] == b"\x00":
                 self._counts["unsubscriptions"] += 1
                 self.on_subscription(False, prefix, self._door.who(frame))
