@@ -335,7 +335,7 @@ class Publisher:
         for _ in range(_SUBSCRIPTIONS_A_TURN):
             # Also has libzmq see to the ends of connections. One that it meets between a notice
             # and its last value makes it send that to everybody.
-            if not socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            if not int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
                 return
             frame = socket.recv(zmq.DONTWAIT, copy=False)
             notice = frame.bytes
