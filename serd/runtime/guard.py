@@ -289,17 +289,19 @@ class Guard:
         before = watched.lines.pop(descriptor, None)
         if before is not None:
             self._leave(before)
-        watched.lines[descriptor] = _Line(address, connection)
-        self._by_address[address] += 1
+        line = watched.lines[descriptor] = _Line(address, connection)
         why = None
-        if self._by_address[address] > self._most_of_address:
+        if self._by_address[address] >= self._most_of_address:
             why = "peer_connections"
-        elif self._by_address.total() > self._most:
+        elif self._by_address.total() >= self._most:
             why = "connections"
-        if why is not None and connection is not None:
-            watched.lines[descriptor].refused = True
-            self._refused(address, watched.right, why, "")
-            connection.shut()
+        if why is None or connection is None:
+            self._by_address[address] += 1
+            return
+        # Not counted: until libzmq has seen its end, it must not keep anybody out.
+        line.refused = True
+        self._refused(address, watched.right, why, "")
+        connection.shut()
 
     def _ended(self, watched: _Watched, descriptor: int) -> None:
         failure, watched.failure = watched.failure, None
@@ -319,6 +321,8 @@ class Guard:
             self._tally.note("handshake.failed", line.address, watched.right, failure)
 
     def _leave(self, line: _Line) -> None:
+        if line.refused:
+            return
         self._by_address[line.address] -= 1
         if self._by_address[line.address] <= 0:
             del self._by_address[line.address]

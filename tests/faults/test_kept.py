@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
+from itertools import pairwise
 
 import numpy as np
 
@@ -92,5 +93,5 @@ def test_a_call_that_is_over_leaves_nothing_behind() -> None:
         tracemalloc.stop()
     assert bench.table.streams == 0
     assert published.stamper.last_cursor > ROUNDS * CALLS
-    # A single number that was kept would be 32 bytes.
-    assert (kept[-1] - kept[-3]) / (2 * CALLS) < 16, kept
+    # A single number that was kept would be 32 bytes, in every round; tables grow in some.
+    assert min(later - earlier for earlier, later in pairwise(kept[-4:])) / CALLS < 16, kept

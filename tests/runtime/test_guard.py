@@ -60,8 +60,10 @@ class Site:
         push.send(b"audio", zmq.NOBLOCK)
         return push
 
-    def raw(self) -> socket.socket:
-        return self._stack.enter_context(socket.create_connection(("127.0.0.1", self.port)))
+    def raw(self, source: str = "127.0.0.1") -> socket.socket:
+        return self._stack.enter_context(
+            socket.create_connection(("127.0.0.1", self.port), source_address=(source, 0))
+        )
 
     def connect_and_leave(self) -> None:
         raw = self.raw()
@@ -275,6 +277,19 @@ def test_more_connections_of_an_address_than_allowed_are_shut(zmq_context: Conte
     assert _failures(site) == {}
     kept[0].close()
     wait_until(lambda: site.count("connections") == 2, "room for another")
+    site.push(None)
+    assert site.pull.recv() == b"audio"
+    site.close()
+
+
+def test_connections_that_are_refused_take_no_room_from_others(zmq_context: Context) -> None:
+    site = Site(zmq_context, curve=False, most=2)
+    for _ in range(300):
+        site.raw("127.0.0.9")
+    # Those that are let in end after a moment without a greeting, and make room for others.
+    wait_until(lambda: site.count("refused.peer_connections") > 200, "the refusals")
+    assert site.count("refused.connections") == 0
+    assert site.count("connections") <= 2
     site.push(None)
     assert site.pull.recv() == b"audio"
     site.close()
