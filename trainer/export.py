@@ -23,12 +23,13 @@ from trainer.features import LogMelSettings
 from trainer.graph import largest_difference, onnx_predictor, write_onnx
 from trainer.halves import store_halves
 from trainer.licence import Licence, licence_of
-from trainer.models import BackboneSettings, Crnn, EmotionModel
+from trainer.models import BackboneSettings, EmotionModel
 from trainer.origin import Origin
 from trainer.protocol_settings import describe
 from trainer.quantise import append_scaling
 from trainer.recipe import Recipe
 from trainer.unpadded import SAMPLE_RATE_HZ as NARROW_RATE_HZ
+from trainer.unpadded import has_form
 from trainer.variants import Variant, try_fp16, try_int8, try_unpadded
 
 PARITY_TOLERANCE = 1e-4
@@ -169,7 +170,7 @@ def _write_unpadded(
     origin: Origin, segments: Segments, path: Path, graphs: Sequence[Path]
 ) -> dict[Path, Variant]:
     """The graph without padding that goes with `path`, and with its int8 form among `graphs`."""
-    if not isinstance(origin.model, Crnn):
+    if not (isinstance(origin.model, EmotionModel) and has_form(origin.model)):
         return {}
     made = {path: try_unpadded(origin.model, path, segments)}
     narrow = made[path].path

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import scipy.signal
 import soxr
 import torch
 from torch import Tensor, nn
@@ -30,10 +31,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from serd.audio.resample import QUALITY
 from trainer.audio import Float32
+from trainer.backbones.compact import Compact, compact_steps
+from trainer.backbones.whisper_mel import HOP_SAMPLES, N_FFT
 from trainer.errors import TrainerError
 from trainer.features import LogMel
 from trainer.graph import OPSET, Int64, Predictor, onnx_session
 from trainer.models import EmotionModel
+from trainer.models.backbone import Backbone
 from trainer.models.crnn import Crnn
 
 SAMPLE_RATE_HZ = 8_000
@@ -41,6 +45,9 @@ SAMPLE_RATE_HZ = 8_000
 # The resampler's filter reaches beyond the frame; what is cut off is 2e-6 of its energy.
 _MARGIN = 16
 _REACH = 400
+
+# Of Whisper's spectrum: up to where the resampler has let go, 4.2 kHz.
+_HEARD_BINS = 106
 
 
 class Unpadded(nn.Module):
@@ -67,7 +74,7 @@ class Unpadded(nn.Module):
         self.hop = settings.hop_length // 2
         self.log_floor = settings.log_floor
         self.by_band = settings.normalise == "band"
-        basis = _through_upsampling(model.frontend.basis[:, 0].double().numpy())
+        basis = through_upsampling(model.frontend.basis[:, 0].double().numpy())
         self.taps = basis.shape[1]
         self.register_buffer("basis", torch.from_numpy(basis.T.astype(np.float32).copy()))
         self.register_buffer("mel", model.frontend.mel.T.contiguous())
@@ -94,7 +101,9 @@ class Unpadded(nn.Module):
 
     def _features(self, audio: Tensor) -> Tensor:
         energy = (audio * audio).mean(dim=1)[:, None, None]
-        real, imaginary = torch.matmul(self._frames(audio), self.basis).chunk(2, dim=2)
+        # Silence before and after, as the resampler has it.
+        frames = frames_of(audio, _MARGIN, _MARGIN, self.taps, self.hop)
+        real, imaginary = torch.matmul(frames, self.basis).chunk(2, dim=2)
         power = torch.matmul(real * real + imaginary * imaginary, self.mel)
         # Powers are scaled to unit RMS, not the samples: a hundredth as many.
         levels = torch.log(power / (energy + 1e-10) + self.log_floor).transpose(1, 2)
@@ -102,17 +111,41 @@ class Unpadded(nn.Module):
         centred = levels - levels.mean(dim=over, keepdim=True)
         return centred / torch.sqrt((centred * centred).mean(dim=(1, 2), keepdim=True) + 1e-5)
 
-    def _frames(self, audio: Tensor) -> Tensor:
-        """float32 [batch, frames, taps]: by slices of whole hops, which copy in long runs."""
-        pieces = -(-self.taps // self.hop)
-        spare = pieces * self.hop - self.taps
-        # Silence before and after, as the resampler has it, and a last hop to slice from.
-        padded = functional.pad(audio, (_MARGIN, _MARGIN + spare))
-        rows = (audio.shape[1] + 2 * _MARGIN - self.taps) // self.hop + pieces
-        hops = padded[:, : rows * self.hop].reshape(audio.shape[0], rows, self.hop)
-        frames = rows - (pieces - 1)
-        widths = [min(self.hop, self.taps - i * self.hop) for i in range(pieces)]
-        return torch.cat([hops[:, i : i + frames, :w] for i, w in enumerate(widths)], dim=2)
+
+def frames_of(audio: Tensor, before: int, after: int, taps: int, hop: int) -> Tensor:
+    """float32 [batch, frames, taps], every `hop`: by slices of whole hops, which copy in long runs.
+
+    `before` and `after` are samples of silence around it.
+    """
+    pieces = -(-taps // hop)
+    spare = pieces * hop - taps
+    # A last hop to slice from.
+    padded = functional.pad(audio, (before, after + spare))
+    rows = (audio.shape[1] + before + after - taps) // hop + pieces
+    hops = padded[:, : rows * hop].reshape(audio.shape[0], rows, hop)
+    frames = rows - (pieces - 1)
+    widths = [min(hop, taps - i * hop) for i in range(pieces)]
+    return torch.cat([hops[:, i : i + frames, :w] for i, w in enumerate(widths)], dim=2)
+
+
+def has_form(model: EmotionModel) -> bool:
+    """Whether there may be a network without padding that has the weights of `model`."""
+    if isinstance(model, Backbone):
+        return isinstance(model.encoder, Compact)
+    return isinstance(model, Crnn)
+
+
+def form_of(model: EmotionModel) -> nn.Module:
+    """The network without padding that has the weights of `model`.
+
+    Raises
+    ------
+    TrainerError
+        there is none for such a model.
+    """
+    if isinstance(model, Backbone) and isinstance(model.encoder, Compact):
+        return UnpaddedCompact(model, model.encoder)
+    return Unpadded(model)
 
 
 def write_unpadded(model: EmotionModel, path: Path) -> None:
@@ -123,7 +156,7 @@ def write_unpadded(model: EmotionModel, path: Path) -> None:
     TrainerError
         the model has no such form.
     """
-    unpadded = Unpadded(model.eval()).eval()
+    unpadded = form_of(model.eval()).eval()
     with warnings.catch_warnings():
         # The tracing exporter is deprecated, but its successor needs onnxscript.
         warnings.simplefilter("ignore")
@@ -182,7 +215,7 @@ def widened(audio: Float32, length: Int64) -> tuple[Float32, Int64]:
     return wide, there
 
 
-def _through_upsampling(basis: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> Float32:
+def through_upsampling(basis: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> Float32:
     """[rows, n] for 16 kHz to [rows, n / 2 + 2 * margin] for 8 kHz, by the response of soxr."""
     impulse = np.zeros(2 * _REACH + 1)
     impulse[_REACH] = 1.0
@@ -191,6 +224,57 @@ def _through_upsampling(basis: np.ndarray[tuple[int, int], np.dtype[np.float64]]
     fine = np.arange(taps)[:, None]
     coarse = np.arange(-_MARGIN, taps // 2 + _MARGIN)[None, :]
     return np.asarray(basis @ response[2 * _REACH + fine - 2 * coarse], np.float32)
+
+
+class UnpaddedCompact(nn.Module):
+    """The same of a backbone on a compact encoder: 8 kHz, every sample valid, to logits.
+
+    Whisper's features reach up to 8 kHz. Upsampled audio has nothing there but what the resampler
+    lets through, which is below the floor that the features have at a ten-millionth of the
+    loudest: those bands are at the floor.
+    """
+
+    basis: Tensor
+    mel: Tensor
+
+    def __init__(self, model: Backbone, encoder: Compact) -> None:
+        super().__init__()
+        if not model.settings.is_embedding_fixed or model.settings.normalise:
+            raise TrainerError("only a compact encoder as it is has a graph without padding.")
+        self.model, self.encoder = model, encoder
+        bins = _HEARD_BINS
+        angle = 2 * np.pi * np.arange(N_FFT) * np.arange(bins)[:, None] / N_FFT
+        window = scipy.signal.get_window("hann", N_FFT)
+        basis = through_upsampling(np.concatenate([np.cos(angle), np.sin(angle)]) * window)
+        self.taps = basis.shape[1]
+        self.register_buffer("basis", torch.from_numpy(basis.T.copy()))
+        self.register_buffer("mel", encoder.log_mel.mel[:, :bins].T.contiguous())
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """Logits float32 [batch, labels]."""
+        x = functional.gelu(self.encoder.conv1(self._features(audio)))
+        # The last step that there is room for may lie beyond the valid ones.
+        steps = compact_steps(torch.tensor(x.shape[2]), self.encoder.settings.stride)
+        x = functional.gelu(self.encoder.conv2(x)).transpose(1, 2)[:, :steps]
+        x = x + self.encoder.positions[: x.shape[1]]
+        for block in self.encoder.blocks:
+            x = block(x, None)
+        told = torch.cat([told(x) for told in self.encoder.maps], dim=2)
+        mean = told.mean(dim=1)
+        away = told - mean[:, None]
+        spread = (away * away).mean(dim=1)
+        return self.model.head(torch.cat([mean, torch.sqrt(spread + 1e-6)], dim=1))
+
+    def _features(self, audio: Tensor) -> Tensor:
+        half, hop = N_FFT // 4, HOP_SAMPLES // 2
+        before = functional.pad(audio[:, None], (half + _MARGIN, 0), mode="reflect")[:, 0]
+        frames = frames_of(before, 0, half + _MARGIN, self.taps, hop)
+        frames = frames[:, : audio.shape[1] // hop]
+        real, imaginary = torch.matmul(frames, self.basis).chunk(2, dim=2)
+        power = torch.matmul(real * real + imaginary * imaginary, self.mel).transpose(1, 2)
+        level = torch.log10(power.clamp(min=1e-10))
+        loudest = level.amax(dim=(1, 2), keepdim=True)
+        return (torch.maximum(level, loudest - 8.0) + 4.0) / 4.0
 
 
 def _folded(block: nn.Module) -> nn.Module:

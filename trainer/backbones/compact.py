@@ -1,0 +1,246 @@
+"""A small encoder that was taught to say what a large one's lower layers say.
+
+It begins as a piece of its teacher: the same features and convolutions, though every so many steps
+of 20 ms only, and the lowest layers with the narrow part of their hidden units that matters most.
+Training then makes it say, by one linear map a layer, what the teacher's layers say at those steps
+(`trainer.compact`). Steps are left out, never averaged: each is then what the teacher hears too,
+where averages would be sounds that nobody makes.
+
+Sources: Radford et al., Robust Speech Recognition via Large-Scale Weak Supervision, 2022 (the
+teacher); Chang et al., DistilHuBERT, 2022 (a student made of a teacher's lowest layers, with one
+map for each of those that it predicts).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainer.backbones.base import SpeechEncoder, key_bias
+from trainer.backbones.whisper_mel import WhisperMel
+from trainer.errors import TrainerError
+from trainer.features import time_mask
+
+_FRAMES_A_STEP = 2
+
+
+class CompactSettings(BaseModel):
+    """Sizes of the encoder.
+
+    Attributes
+    ----------
+    mels, width, heads
+        as the teacher has them.
+    depth
+        layers.
+    hidden
+        units in the middle of a layer's dense part.
+    stride
+        of the teacher's steps every how many-th there is.
+    layers
+        the teacher's layers that it tells of, rising.
+    positions
+        steps that there may be.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mels: int = Field(80, ge=8)
+    width: int = Field(384, ge=8)
+    heads: int = Field(6, ge=1)
+    depth: int = Field(2, ge=1)
+    hidden: int = Field(384, ge=8)
+    stride: int = Field(2, ge=1)
+    layers: tuple[int, ...] = (1, 2, 3)
+    positions: int = Field(750, ge=1)
+
+
+class Layer(nn.Module):
+    """Self-attention and a dense part, each normalised before and added to what came in."""
+
+    def __init__(self, width: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        # Queries, keys and values in one product; queries already divided by the root of the
+        # size of a head.
+        self.attend = nn.Linear(width, 3 * width)
+        self.join = nn.Linear(width, width)
+        self.dense_norm = nn.LayerNorm(width)
+        self.widen = nn.Linear(width, hidden)
+        self.narrow = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor, keys: Tensor | None) -> Tensor:
+        """float32 [batch, steps, width]; `keys` is added to scores [batch, 1, 1, steps]."""
+        # In the graph with padding the count of steps is known, and fewer operations ask for it.
+        batch, steps = (x.shape[0], x.shape[1]) if keys is None else (-1, int(x.shape[1]))
+        width = int(x.shape[2])
+        made = self.attend(self.norm(x)).reshape(batch, steps, 3, self.heads, width // self.heads)
+        query, key, value = made.permute(2, 0, 3, 1, 4).unbind(0)
+        scores = torch.matmul(query, key.transpose(2, 3))
+        weights = torch.softmax(scores if keys is None else scores + keys, dim=3)
+        mixed = torch.matmul(weights, value).transpose(1, 2).reshape(batch, steps, width)
+        x = x + self.join(mixed)
+        further: Tensor = x + self.narrow(functional.gelu(self.widen(self.dense_norm(x))))
+        return further
+
+    @classmethod
+    def of(cls, block: Any, kept: Tensor, mean: Tensor) -> Layer:
+        """A layer of a `transformers` Whisper, with some of its hidden units.
+
+        Parameters
+        ----------
+        kept
+            int64, the hidden units that stay.
+        mean
+            float32 [hidden], mean activations: what the others give is replaced by its mean.
+        """
+        attention, width = block.self_attn, int(block.fc1.in_features)
+        layer = cls(width, int(attention.num_heads), len(kept))
+        scale = int(attention.head_dim) ** -0.5
+        query, key, value = attention.q_proj, attention.k_proj, attention.v_proj
+        gone = torch.ones(len(mean), dtype=torch.bool)
+        gone[kept] = False
+        with torch.no_grad():
+            layer.attend.weight.copy_(torch.cat([query.weight * scale, key.weight, value.weight]))
+            layer.attend.bias.copy_(
+                torch.cat([query.bias * scale, torch.zeros_like(query.bias), value.bias])
+            )
+            for ours, theirs in (
+                (layer.norm, block.self_attn_layer_norm),
+                (layer.join, attention.out_proj),
+                (layer.dense_norm, block.final_layer_norm),
+            ):
+                ours.load_state_dict(theirs.state_dict())
+            layer.widen.weight.copy_(block.fc1.weight[kept])
+            layer.widen.bias.copy_(block.fc1.bias[kept])
+            layer.narrow.weight.copy_(block.fc2.weight[:, kept])
+            layer.narrow.bias.copy_(block.fc2.bias + block.fc2.weight[:, gone] @ mean[gone])
+        return layer
+
+
+class Compact(SpeechEncoder):
+    """Raw audio to what the teacher's layers would say.
+
+    A layer is asked for by the teacher's number of it; `blocks` are the encoder's own.
+    """
+
+    positions: Tensor
+
+    def __init__(self, settings: CompactSettings, name: str = "compact") -> None:
+        super().__init__()
+        self.settings, self.name = settings, name
+        self.width, self.first = settings.width, min(settings.layers)
+        self.told = settings.layers
+        self.log_mel = WhisperMel(settings.mels)
+        self.conv1 = nn.Conv1d(settings.mels, settings.width, 3, padding=1)
+        self.conv2 = nn.Conv1d(
+            settings.width, settings.width, 3, stride=_FRAMES_A_STEP * settings.stride, padding=1
+        )
+        self.register_buffer("positions", torch.zeros(settings.positions, settings.width))
+        self.blocks = nn.ModuleList(
+            Layer(settings.width, settings.heads, settings.hidden) for _ in range(settings.depth)
+        )
+        self.maps = nn.ModuleList(
+            nn.Linear(settings.width, settings.width) for _ in settings.layers
+        )
+
+    @property
+    def depth(self) -> int:
+        """The highest of the teacher's layers that it tells of."""
+        return max(self.told)
+
+    def cut(self, layers: tuple[int, ...]) -> None:
+        """See `SpeechEncoder.cut`; maps of other layers go."""
+        unknown = sorted(set(layers) - set(self.told))
+        if unknown:
+            raise TrainerError(
+                f"model.layers: {self.name} tells of the layers {_listed(self.told)}, "
+                f"not {_listed(unknown)}."
+            )
+        self.maps = nn.ModuleList(self.maps[self.told.index(layer)] for layer in layers)
+        self.told = layers
+
+    def forward(
+        self, audio: Tensor, length: Tensor, layers: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """See `SpeechEncoder.forward`."""
+        with torch.autocast(audio.device.type, enabled=False):
+            mel, frames = self.log_mel(audio, length)
+        told, steps = self.tell(mel, frames)
+        return told[:, [self.told.index(layer) for layer in layers]].float(), steps
+
+    def tell(self, mel: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """float32 [batch, mels, frames] and counts to [batch, layers told, steps, width], steps."""
+        x, steps = self.hidden(mel, frames)
+        return torch.stack([told(x) for told in self.maps], dim=1), steps
+
+    def hidden(self, mel: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Its own last layer [batch, steps, width], and the valid steps of each row."""
+        x = functional.gelu(self.conv1(mel)) * time_mask(frames, mel.shape[2])[:, None, :]
+        x = functional.gelu(self.conv2(x)).transpose(1, 2)
+        x = x + self.positions[: int(x.shape[1])]
+        steps = compact_steps(frames, self.settings.stride)
+        keys = key_bias(time_mask(steps, x.shape[1])).to(x.dtype)
+        for block in self.blocks:
+            x = block(x, keys)
+        return x, steps
+
+
+def compact_steps(frames: Tensor, stride: int) -> Tensor:
+    """Steps that are valid of so many frames of 10 ms, int64 [batch]."""
+    heard = torch.div(frames, _FRAMES_A_STEP, rounding_mode="floor").clamp(min=1)
+    return torch.div(heard + stride - 1, stride, rounding_mode="floor")
+
+
+def save_compact(encoder: Compact, path: Path, **further: object) -> None:
+    """Write an encoder, and what else is to be known of it.
+
+    Raises
+    ------
+    TrainerError
+        the file cannot be written.
+    """
+    part = path.with_suffix(".part")
+    content = {
+        "settings": encoder.settings.model_dump(),
+        "model": encoder.state_dict(),
+        **further,
+    }
+    try:
+        torch.save(content, part)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise TrainerError(f"{path} cannot be written: {error.strerror}.") from None
+
+
+def load_compact(path: Path) -> Compact:
+    """An encoder that `serd-trainer encoder train` made.
+
+    Raises
+    ------
+    TrainerError
+        there is no such file, or it is none of those.
+    """
+    try:
+        content = torch.load(path, weights_only=True)
+        encoder = Compact(CompactSettings.model_validate(content["settings"]), path.name)
+        encoder.load_state_dict(content["model"])
+    except OSError as error:
+        raise TrainerError(
+            f"model.encoder: {path} cannot be read: {error.strerror}. "
+            "`serd-trainer encoder train` makes such a file."
+        ) from None
+    except (KeyError, TypeError, ValidationError, RuntimeError, ValueError) as error:
+        raise TrainerError(f"model.encoder: {path} is no compact encoder: {error}") from None
+    return encoder
+
+
+def _listed(numbers: Any) -> str:
+    return ", ".join(map(str, numbers))
