@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from trainer.backbones.compact import Compact
 from trainer.corpora import REGISTRY
 from trainer.crossfit import Scaling
 from trainer.features import LogMelSettings
 from trainer.licence import Licence
 from trainer.models import BackboneSettings
+from trainer.models.backbone import Backbone
 from trainer.origin import Origin
-from trainer.recipe import Recipe
 from trainer.report import Entry, Row
 from trainer.splits import PARTS
 from trainer.variants import Variant
@@ -59,7 +60,7 @@ def model_card(
     lines = [
         f"# {manifest['name']}, version {manifest['version']}",
         "",
-        f"{_NETWORKS.get(origin.recipe.model.kind, 'A network')} that scores the emotion expressed "
+        f"{_network(origin)} that scores the emotion expressed "
         "in up to 3 s of speech. It takes raw 16 kHz audio; the features are computed inside the "
         "graph.",
         "",
@@ -67,7 +68,7 @@ def model_card(
         f"- File: `{onnx_path.name}`, {onnx_path.stat().st_size / 1e6:.2f} MB, "
         f"SHA-256 `{manifest['file']['sha256']}`",
         f"- Labels: {', '.join(manifest['labels'])}",
-        f"- Front end: {_frontend(origin.recipe)}",
+        f"- Front end: {_frontend(origin)}",
         f"- Licence of the weights: {licence.name}. {licence.reason}",
         "",
         *_training(origin, manifest),
@@ -82,8 +83,32 @@ def model_card(
     return "\n".join(lines)
 
 
-def _frontend(recipe: Recipe) -> str:
-    settings, model = recipe.frontend, recipe.model
+def _network(origin: Origin) -> str:
+    encoder = _compact(origin)
+    if encoder is None:
+        return _NETWORKS.get(origin.recipe.model.kind, "A network")
+    return (
+        f"Two convolutions and {encoder.settings.depth} layers of self-attention, begun as a piece "
+        "of Whisper tiny.en (MIT licence) and taught by it; mean and deviation over time; a small "
+        "head, and a linear expert for each corpus behind a gate that recognises the corpus by "
+        "its sound: a network"
+    )
+
+
+def _compact(origin: Origin) -> Compact | None:
+    model = origin.model
+    found = model.encoder if isinstance(model, Backbone) else None
+    return found if isinstance(found, Compact) else None
+
+
+def _frontend(origin: Origin) -> str:
+    settings, model = origin.recipe.frontend, origin.recipe.model
+    encoder = _compact(origin)
+    if encoder is not None:
+        return (
+            f"{encoder.settings.bands} mel bands up to {encoder.log_mel.highest_hz:.0f} Hz every "
+            f"10 ms, as Whisper's; {encoder.settings.stride * 20} ms from step to step"
+        )
     if isinstance(model, BackboneSettings):
         return (
             f"that of the encoder, `{model.encoder}`, layers {', '.join(map(str, model.layers))}; "

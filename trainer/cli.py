@@ -7,6 +7,7 @@ import click
 from trainer.commands.check import check
 from trainer.commands.compare import compare
 from trainer.commands.corpora import corpora
+from trainer.commands.encoder import encoder
 from trainer.commands.evaluate import evaluate
 from trainer.commands.export import export
 from trainer.commands.predict import predict
@@ -32,5 +33,16 @@ def main() -> None:
     """
 
 
-for _command in (corpora, check, train, evaluate, visualize, compare, predict, export, vad):
+for _command in (
+    corpora,
+    check,
+    train,
+    evaluate,
+    visualize,
+    compare,
+    predict,
+    export,
+    vad,
+    encoder,
+):
     main.add_command(_command)

@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import scipy.signal
 import soxr
 import torch
 from torch import Tensor, nn
@@ -32,7 +31,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from serd.audio.resample import QUALITY
 from trainer.audio import Float32
 from trainer.backbones.compact import Compact, compact_steps
-from trainer.backbones.whisper_mel import HOP_SAMPLES, N_FFT
+from trainer.backbones.whisper_mel import HOP_SAMPLES, N_FFT, fourier_basis, scaled
 from trainer.errors import TrainerError
 from trainer.features import LogMel
 from trainer.graph import OPSET, Int64, Predictor, onnx_session
@@ -45,9 +44,6 @@ SAMPLE_RATE_HZ = 8_000
 # The resampler's filter reaches beyond the frame; what is cut off is 2e-6 of its energy.
 _MARGIN = 16
 _REACH = 400
-
-# Of Whisper's spectrum: up to where the resampler has let go, 4.2 kHz.
-_HEARD_BINS = 106
 
 
 class Unpadded(nn.Module):
@@ -227,12 +223,7 @@ def through_upsampling(basis: np.ndarray[tuple[int, int], np.dtype[np.float64]])
 
 
 class UnpaddedCompact(nn.Module):
-    """The same of a backbone on a compact encoder: 8 kHz, every sample valid, to logits.
-
-    Whisper's features reach up to 8 kHz. Upsampled audio has nothing there but what the resampler
-    lets through, which is below the floor that the features have at a ten-millionth of the
-    loudest: those bands are at the floor.
-    """
+    """The same of a backbone on a compact encoder: 8 kHz, every sample valid, to logits."""
 
     basis: Tensor
     mel: Tensor
@@ -242,23 +233,20 @@ class UnpaddedCompact(nn.Module):
         if not model.settings.is_embedding_fixed or model.settings.normalise:
             raise TrainerError("only a compact encoder as it is has a graph without padding.")
         self.model, self.encoder = model, encoder
-        bins = _HEARD_BINS
-        angle = 2 * np.pi * np.arange(N_FFT) * np.arange(bins)[:, None] / N_FFT
-        window = scipy.signal.get_window("hann", N_FFT)
-        basis = through_upsampling(np.concatenate([np.cos(angle), np.sin(angle)]) * window)
+        if encoder.log_mel.highest_hz > SAMPLE_RATE_HZ / 2:
+            raise TrainerError("its front end hears more than 8 kHz audio has.")
+        bins = encoder.log_mel.bins
+        basis = through_upsampling(fourier_basis(N_FFT, bins).T)
         self.taps = basis.shape[1]
         self.register_buffer("basis", torch.from_numpy(basis.T.copy()))
         self.register_buffer("mel", encoder.log_mel.mel[:, :bins].T.contiguous())
 
     def forward(self, audio: Tensor) -> Tensor:
         """Logits float32 [batch, labels]."""
-        x = functional.gelu(self.encoder.conv1(self._features(audio)))
+        mel = self._features(audio)
         # The last step that there is room for may lie beyond the valid ones.
-        steps = compact_steps(torch.tensor(x.shape[2]), self.encoder.settings.stride)
-        x = functional.gelu(self.encoder.conv2(x)).transpose(1, 2)[:, :steps]
-        x = x + self.encoder.positions[: x.shape[1]]
-        for block in self.encoder.blocks:
-            x = block(x, None)
+        steps = compact_steps(torch.tensor(mel.shape[1]), self.encoder.settings.stride)
+        x = self.encoder.hidden(mel, None, steps)
         told = torch.cat([told(x) for told in self.encoder.maps], dim=2)
         mean = told.mean(dim=1)
         away = told - mean[:, None]
@@ -271,10 +259,8 @@ class UnpaddedCompact(nn.Module):
         frames = frames_of(before, 0, half + _MARGIN, self.taps, hop)
         frames = frames[:, : audio.shape[1] // hop]
         real, imaginary = torch.matmul(frames, self.basis).chunk(2, dim=2)
-        power = torch.matmul(real * real + imaginary * imaginary, self.mel).transpose(1, 2)
-        level = torch.log10(power.clamp(min=1e-10))
-        loudest = level.amax(dim=(1, 2), keepdim=True)
-        return (torch.maximum(level, loudest - 8.0) + 4.0) / 4.0
+        power = torch.matmul(real * real + imaginary * imaginary, self.mel)
+        return scaled(torch.log10(power.clamp(min=1e-10)), None)
 
 
 def _folded(block: nn.Module) -> nn.Module:

