@@ -95,7 +95,9 @@ def compact(folder: Path, bands: int, **changes: object) -> EmotionModel:
         **changes,
     }
     model = build(BackboneSettings.model_validate(settings), LogMelSettings(), 4).eval()
-    torch.nn.init.normal_(model.classify[-1].weight, std=3.0)
+    last = list(model.modules())[-1]
+    assert isinstance(last, nn.Linear)
+    nn.init.normal_(last.weight, std=3.0)
     return model
 
 

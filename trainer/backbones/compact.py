@@ -219,7 +219,8 @@ class Compact(SpeechEncoder):
         """
         there = mel.shape[1] if frames is None else int(mel.shape[1])
         bands, hop = self.settings.bands, _FRAMES_A_STEP * self.settings.stride
-        count = steps if frames is None else -(-there // hop)
+        # A number, or where the count of frames is open one that the graph works out.
+        count: Any = steps if frames is None else -(-there // hop)
         around = _windows(mel, count, hop)
         three = torch.stack([around[:, :, i * bands : (i + 3) * bands] for i in range(3)], dim=2)
         first, second = self.conv1, self.conv2
