@@ -236,11 +236,11 @@ class Compact(SpeechEncoder):
 
 def _windows(mel: Tensor, count: int, hop: int) -> Tensor:
     """The five frames about every hop-th: [batch, frames, mels] to [batch, count, 5 mels]."""
-    batch, _, mels = mel.shape
+    mels = int(mel.shape[2])
     pieces = -(-_REACH // hop)
     rows = count + pieces - 1
     padded = functional.pad(mel, (0, 0, _REACH // 2, pieces * hop))[:, : rows * hop]
-    hops = padded.reshape(batch, rows, hop * mels)
+    hops = padded.reshape(-1, rows, hop * mels)
     parts = [hops[:, i : i + count] for i in range(pieces)]
     return torch.cat(parts, dim=2)[:, :, : _REACH * mels]
 
