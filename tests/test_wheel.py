@@ -68,9 +68,6 @@ def test_it_carries_what_the_program_needs(wheel: Path, repository: Path) -> Non
         "serd/config/defaults.toml",
         "serd/demo/two-voices.flac",
         "serd/models/serd-crnn-8k.onnx",
-        "serd/models/serd-crnn-int8-8k.onnx",
-        "serd/models/serd-crnn-int8.json",
-        "serd/models/serd-crnn-int8.onnx",
         "serd/models/serd-crnn.json",
         "serd/models/serd-crnn.md",
         "serd/models/serd-crnn.onnx",
@@ -80,6 +77,8 @@ def test_it_carries_what_the_program_needs(wheel: Path, repository: Path) -> Non
         "serd/models/silero-vad.json",
         "serd/protocol/README.md",
         "serd/protocol/schema/emotion.json",
+        "trainer/backbones/serd-encoder.pt",
+        "trainer/compact/serd-encoder.toml",
     ):
         assert needed in names
 
@@ -92,14 +91,14 @@ def test_replay_from_another_folder(installed: Path, repository: Path, tmp_path:
     emotions = [event for event in events if isinstance(event, EmotionEvent)]
     assert len(emotions) > 5
     assert {event.stream for event in emotions} == {"talk"}
-    assert {event.model.split("@")[0] for event in emotions} == {"serd-crnn-3"}
+    assert {event.model.split("@")[0] for event in emotions} == {"serd-crnn-4"}
 
 
 def test_the_models_are_the_shipped_ones(installed: Path, tmp_path: Path) -> None:
     done = run(installed / "serd", "models", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     names = {manifest["name"] for manifest in json.loads(done.stdout)}
-    assert names == {"serd-crnn", "serd-crnn-int8", "serd-vad", "silero-vad"}
+    assert names == {"serd-crnn", "serd-vad", "silero-vad"}
 
 
 def test_the_trainer_says_what_it_lacks(installed: Path, tmp_path: Path) -> None:

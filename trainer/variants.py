@@ -10,6 +10,7 @@ import numpy as np
 from trainer.errors import TrainerError
 from trainer.evaluate import Segments, segment_logits, utterance_scores
 from trainer.graph import Predictor, largest_difference, onnx_predictor
+from trainer.halves import store_halves
 from trainer.metrics import confusion_matrix, uar
 from trainer.models import EmotionModel
 from trainer.predictions import softmax
@@ -70,6 +71,7 @@ def try_unpadded(model: EmotionModel, source: Path, segments: Segments) -> Varia
     target = source.with_name(f"{source.stem}-8k.onnx")
     try:
         write_unpadded(model, target)
+        store_halves(target)
     except TrainerError as error:
         return Variant("8k", None, f"No graph without padding: {error}")
     audio, length = segments.audio, segments.length

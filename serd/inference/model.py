@@ -26,9 +26,9 @@ from serd.types import Float32Array, Int16Array, Int64Array
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 
 # Measured with serd-crnn on one thread by tests/bench/inference.py: ms of CPU that 3 s of 8 kHz
-# speech cost in batches of 1, 2, 4, 8, 16: 2.17, 1.81, 1.68, 1.70, 1.70; resampled and padded 2.43
+# speech cost in batches of 1, 2, 4, 8, 16: 3.38, 2.81, 2.85, 3.03, 2.95; resampled and padded 3.43
 # in batches of 4. Beyond 8 there is nothing to win, and the first row waits for the last. A second
-# thread costs 1.7 times the CPU time.
+# thread costs 1.2 times the CPU time.
 _LARGEST_ON_CPU = 8
 
 _UNIT = np.float32(1.0 / 32768.0)

@@ -62,10 +62,10 @@ def _in_batches(model: EmotionModel, segments: list[SegmentJob], batch: int) -> 
 
 
 def _model_ways(rng: np.random.Generator) -> list[Way]:
-    float32, int8 = "serd-crnn", "serd-crnn-int8"
-    padding = {name: _padding_all(name) for name in (float32, int8)}
-    whole = {name: EmotionModel.load(resolve_model(name), "cpu") for name in (float32, int8)}
-    two = {name: EmotionModel.load(resolve_model(name), "cpu", threads=2) for name in whole}
+    name = "serd-crnn"
+    padding = _padding_all(name)
+    whole = EmotionModel.load(resolve_model(name), "cpu")
+    two = EmotionModel.load(resolve_model(name), "cpu", threads=2)
     full = [_segment(rng, WINDOW) for _ in range(16)]
     mixed = [_segment(rng, samples) for samples in _mix(rng, 24)]
     ways: list[Way] = []
@@ -74,19 +74,15 @@ def _model_ways(rng: np.random.Generator) -> list[Way]:
         model.warm_up()
         ways.append((told, partial(_in_batches, model, segments, batch), len(segments)))
 
-    add("soxr, padded, float32, 4 at a time", padding[float32], full, 4)
-    add("soxr, padded, int8, 4 at a time", padding[int8], full, 4)
-    for name, model in whole.items():
-        for batch in BATCHES:
-            # Beyond the largest batch `score` splits: 16 show that nothing is lost by it.
-            add(f"{name}, {batch} at a time", model, full, batch)
-    for name, model in two.items():
-        add(f"{name}, 8 at a time, two threads", model, full, 8)
+    add("soxr, padded, 4 at a time", padding, full, 4)
+    for batch in BATCHES:
+        # Beyond the largest batch `score` splits: 16 show that nothing is lost by it.
+        add(f"{name}, {batch} at a time", whole, full, batch)
+    add(f"{name}, 8 at a time, two threads", two, full, 8)
     share = sum(len(segment.audio) < WINDOW for segment in mixed) / len(mixed)
     told = f"{share:.0%} of the segments short"
-    add(f"soxr, padded, float32, 8 at a time, {told}", padding[float32], mixed, 8)
-    for name, model in whole.items():
-        add(f"{name}, 8 at a time, {told}", model, mixed, 8)
+    add(f"soxr, padded, 8 at a time, {told}", padding, mixed, 8)
+    add(f"{name}, 8 at a time, {told}", whole, mixed, 8)
     return ways
 
 

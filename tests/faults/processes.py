@@ -22,7 +22,6 @@ Json = dict[str, Any]
 # The daemon under test, with what costs least: what is tested here is not what it hears.
 CHEAP = (
     "vad.detector=energy",
-    "inference.model=serd-crnn-int8",
     "daemon.heartbeat_s=0.5",
     "logging.format=json",
     'metrics.bind=""',

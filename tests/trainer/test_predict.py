@@ -79,7 +79,7 @@ def test_json_tells_files_segments_and_faults(files: Path) -> None:
     )
     assert result.exit_code == EXIT_DATA
     content = json.loads(result.stdout)
-    assert content["model"].startswith("serd-crnn-3@sha256:")
+    assert content["model"].startswith("serd-crnn-4@sha256:")
     short, broken, gone, long = content["files"]
     assert "cannot be read" in broken["error"]
     assert "does not exist" in gone["error"]

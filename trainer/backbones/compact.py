@@ -84,16 +84,17 @@ class Layer(nn.Module):
         self.widen = nn.Linear(width, hidden)
         self.narrow = nn.Linear(hidden, width)
 
-    def forward(self, x: Tensor, keys: Tensor | None) -> Tensor:
-        """float32 [batch, steps, width]; `keys` is added to scores [batch, 1, 1, steps]."""
-        # In the graph with padding the count of steps is known, and fewer operations ask for it.
-        batch, steps = (x.shape[0], x.shape[1]) if keys is None else (-1, int(x.shape[1]))
+    def forward(self, x: Tensor, batch: int, steps: int, keys: Tensor | None) -> Tensor:
+        """float32 [batch * steps, width]; `keys` is added to scores [batch, 1, 1, steps].
+
+        Rows of a matrix and not of a batch of them: onnxruntime then adds biases in the product.
+        """
         made = self.attend(self.norm(x)).reshape(batch, steps, 3, self.heads, self.head_size)
         query, key, value = made.permute(2, 0, 3, 1, 4).unbind(0)
         scores = torch.matmul(query, key.transpose(2, 3))
         weights = torch.softmax(scores if keys is None else scores + keys, dim=3)
         mixed = torch.matmul(weights, value).transpose(1, 2)
-        x = x + self.join(mixed.reshape(batch, steps, self.heads * self.head_size))
+        x = x + self.join(mixed.reshape(-1, self.heads * self.head_size))
         further: Tensor = x + self.narrow(functional.gelu(self.widen(self.dense_norm(x))))
         return further
 
@@ -182,16 +183,17 @@ class Compact(SpeechEncoder):
         with torch.autocast(audio.device.type, enabled=False):
             mel, frames = self.log_mel(audio, length)
         told, steps = self.tell(mel, frames)
-        return told[:, [self.told.index(layer) for layer in layers]].float(), steps
+        if layers != self.told:
+            told = told[:, [self.told.index(layer) for layer in layers]]
+        return told.float(), steps
 
     def tell(self, mel: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """float32 [batch, frames, mels] and counts to [batch, layers told, steps, width], steps."""
         steps = compact_steps(frames, self.settings.stride)
-        x = self.hidden(mel, frames, steps)
-        return torch.stack([told(x) for told in self.maps], dim=1), steps
+        return self.say(mel, frames, steps).transpose(1, 2), steps
 
-    def hidden(self, mel: Tensor, frames: Tensor | None, steps: Tensor) -> Tensor:
-        """Its own last layer, float32 [batch, steps, width].
+    def say(self, mel: Tensor, frames: Tensor | None, steps: Tensor) -> Tensor:
+        """What the teacher's layers would say, float32 [batch, steps, layers told, width].
 
         Parameters
         ----------
@@ -204,12 +206,20 @@ class Compact(SpeechEncoder):
             int64 [batch], those that are valid; a single number where all frames are.
         """
         x = self._convolved(mel, frames, steps)
-        keys = None
+        width, count = int(x.shape[2]), x.shape[1]
+        keys, batch = None, x.shape[0]
         if frames is not None:
-            keys = key_bias(time_mask(steps, x.shape[1])).to(x.dtype)
+            # Numbers where they are known, so that an exported graph has fewer operations.
+            batch, count = -1, int(count)
+            keys = key_bias(time_mask(steps, count)).to(x.dtype)
+        x = x.reshape(-1, width)
         for block in self.blocks:
-            x = block(x, keys)
-        return x
+            x = block(x, batch, count, keys)
+        maps = [told for told in self.maps if isinstance(told, nn.Linear)]
+        weight = torch.cat([told.weight for told in maps])
+        bias = torch.cat([told.bias for told in maps])
+        said = functional.linear(x, weight, bias)
+        return said.reshape(batch, count, len(self.maps), width)
 
     def _convolved(self, mel: Tensor, frames: Tensor | None, steps: Tensor) -> Tensor:
         """Both convolutions as products of matrices.

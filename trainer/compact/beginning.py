@@ -138,7 +138,7 @@ def _activations(
     told, steps = encoder.tell(mel, frames)
     for hook in hooks:
         hook.remove()
-    valid = time_mask(steps, told.shape[2]) > 0
+    valid = time_mask(steps, told.shape[2]).flatten() > 0
     return [units[valid] for units in dense], [units[valid] for units in attended]
 
 

@@ -1,7 +1,8 @@
 """The emotion model as a program calls it that computes its features itself.
 
 The shipped network takes raw audio and has its log-mel front end inside. Fed with librosa's
-features, it is cut behind that front end: the same weights, and no features computed twice.
+features, it is cut behind that front end: the same weights, and no features computed twice. It is
+the graph for rows without padding that is cut, as such a program pads nothing.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ import numpy as np
 from serd.inference.manifest import (
     EmotionManifest,
     load_emotion_manifest,
-    model_file,
     resolve_model,
+    verify_unpadded_file,
 )
 from serd.types import Float32Array
 
-# Where the exporter's front end hands over: features [batch, mels, frames], frames of each row.
-_FEATURES = "/frontend/Div_6_output_0"
-_FRAMES = "/frontend/Clip_1_output_0"
+# Where the exporter's front end hands over: features [batch, frames, bands].
+_FEATURES = "/Div_4_output_0"
+
+# Whisper's features, of which the network hears the lowest bands.
+_N_FFT, _HOP, _MELS, _BANDS = 400, 160, 80, 62
+_RATE_HZ = 16_000
 
 
 def shipped_manifest() -> EmotionManifest:
@@ -40,14 +44,13 @@ def cut_network(manifest: EmotionManifest, target: Path) -> None:
         The graph has no such front end.
     """
     onnx: Any = importlib.import_module("onnx")
-    source = model_file(manifest)
+    source = verify_unpadded_file(manifest)
+    if source is None:
+        raise RuntimeError(f"{manifest.name} has no graph without padding")
     made = {name for node in onnx.load(source).graph.node for name in node.output}
-    missing = {_FEATURES, _FRAMES} - made
-    if missing:
-        raise RuntimeError(f"{source.name}: nothing makes {', '.join(sorted(missing))}")
-    onnx.utils.extract_model(
-        str(source), str(target), [_FEATURES, _FRAMES], [manifest.output.logits]
-    )
+    if _FEATURES not in made:
+        raise RuntimeError(f"{source.name}: nothing makes {_FEATURES}")
+    onnx.utils.extract_model(str(source), str(target), [_FEATURES], [manifest.output.logits])
 
 
 class Judge:
@@ -74,43 +77,30 @@ class Judge:
         self._session: Any = runtime.InferenceSession(
             str(network), options, providers=["CPUExecutionProvider"]
         )
-        assert manifest.frontend is not None, "the shipped manifest describes its front end"
-        self._frontend = manifest.frontend
-        self._rate_hz = manifest.input.sample_rate_hz
         self._temperature = manifest.calibration.temperature
         self.labels = manifest.labels
         self.features_s = 0.0
         self.network_s = 0.0
 
     def features(self, audio: Float32Array, rate_hz: int) -> Float32Array:
-        """Normalised log-mel, float32 ``[mels, frames]``, of audio in [-1, 1]."""
-        if rate_hz != self._rate_hz:
-            audio = self._librosa.resample(audio, orig_sr=rate_hz, target_sr=self._rate_hz)
-        settings = self._frontend
+        """Log-mel as Whisper scales it, float32 ``[frames, bands]``, of audio in [-1, 1]."""
+        if rate_hz != _RATE_HZ:
+            audio = self._librosa.resample(audio, orig_sr=rate_hz, target_sr=_RATE_HZ)
+        half = _N_FFT // 2
+        around = np.pad(np.pad(audio, (half, 0), mode="reflect"), (0, half))
         mel = self._librosa.feature.melspectrogram(
-            y=audio / np.sqrt(np.mean(audio**2) + 1e-12),
-            sr=self._rate_hz,
-            n_fft=settings.n_fft,
-            win_length=settings.win_length,
-            hop_length=settings.hop_length,
-            window=settings.window,
-            center=False,
-            n_mels=settings.n_mels,
-            fmin=settings.fmin_hz,
-            fmax=settings.fmax_hz,
+            y=around, sr=_RATE_HZ, n_fft=_N_FFT, hop_length=_HOP, center=False, n_mels=_MELS
         )
-        log = np.log(mel + settings.log_floor)
-        log -= log.mean()
-        normalised: Float32Array = (log / np.sqrt(np.mean(log**2) + 1e-12)).astype(np.float32)
-        return normalised
+        level = np.log10(np.maximum(mel[:_BANDS, : len(audio) // _HOP], 1e-10))
+        scaled = (np.maximum(level, level.max() - 8.0) + 4.0) / 4.0
+        return np.ascontiguousarray(scaled.T, np.float32)
 
     def scores(self, audio: Float32Array, rate_hz: int) -> Float32Array:
         """Probability of each label, float32 ``[labels]``."""
         began = time.thread_time()
         features = self.features(audio, rate_hz)
         between = time.thread_time()
-        frames = np.array([features.shape[1]], np.int64)
-        (logits,) = self._session.run(None, {_FEATURES: features[None], _FRAMES: frames})
+        (logits,) = self._session.run(None, {_FEATURES: features[None]})
         self.features_s += between - began
         self.network_s += time.thread_time() - between
         scaled = np.exp((logits[0] - logits[0].max()) / self._temperature)
