@@ -70,3 +70,15 @@ def cache_option(command: Command) -> Command:
 def places(command: Command) -> Command:
     """`--data` and `--cache`."""
     return cache_option(data_option(command))
+
+
+def one_network(command: Command) -> Command:
+    """`--recipe`, `--out` and `--threads`, of what trains one network by a recipe of its own."""
+    recipe = click.option(
+        "--recipe",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Recipe; default: the shipped model's.",
+    )
+    out = click.option("--out", type=FOLDER, required=True, help="Folder for the run.")
+    threads = click.option("--threads", default=1, show_default=True, help="Processor threads.")
+    return recipe(out(threads(command)))

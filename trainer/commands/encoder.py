@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from trainer.commands.common import FOLDER, clear_errors, places
+from trainer.commands.common import clear_errors, one_network, places
 
 
 @click.group()
@@ -15,13 +15,7 @@ def encoder() -> None:
 
 
 @encoder.command()
-@click.option(
-    "--recipe",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Recipe; default: the shipped encoder's.",
-)
-@click.option("--out", type=FOLDER, required=True, help="Folder for the run.")
-@click.option("--threads", default=1, show_default=True, help="Processor threads.")
+@one_network
 @places
 @clear_errors
 def train(recipe: Path | None, out: Path, threads: int, data: Path, cache: Path) -> None:

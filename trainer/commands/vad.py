@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trainer.commands.common import FOLDER, clear_errors, places
+from trainer.commands.common import FOLDER, clear_errors, one_network, places
 from trainer.errors import TrainerError
 
 if TYPE_CHECKING:
     from trainer.vad.scoring import Listener, Score
     from trainer.vad.settings import VadRecipe
-
-_RECIPE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.group()
@@ -23,9 +21,7 @@ def vad() -> None:
 
 
 @vad.command()
-@click.option("--recipe", type=_RECIPE, help="Recipe; default: the shipped model's.")
-@click.option("--out", type=FOLDER, required=True, help="Folder for the run.")
-@click.option("--threads", default=1, show_default=True, help="Processor threads.")
+@one_network
 @places
 @clear_errors
 def train(recipe: Path | None, out: Path, threads: int, data: Path, cache: Path) -> None:
