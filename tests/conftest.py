@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,11 @@ import pytest
 import zmq
 
 from tests.fakes import FakeClock
+
+if threading.current_thread() is threading.main_thread():
+    # A shell gives what it runs in the background, which may be these tests, a SIGINT ignored, and
+    # whatever is started here would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
