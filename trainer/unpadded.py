@@ -35,6 +35,7 @@ from trainer.backbones.compact import Compact, compact_steps
 from trainer.backbones.whisper_mel import HOP_SAMPLES, N_FFT, fourier_basis, scaled
 from trainer.errors import TrainerError
 from trainer.features import LogMel
+from trainer.features.spectrum import cut_windows
 from trainer.graph import OPSET, Int64, Predictor, onnx_session
 from trainer.models import EmotionModel
 from trainer.models.backbone import Backbone
@@ -113,19 +114,12 @@ class Unpadded(nn.Module):
 
 
 def frames_of(audio: Tensor, before: int, after: int, taps: int, hop: int) -> Tensor:
-    """float32 [batch, frames, taps], every `hop`: by slices of whole hops, which copy in long runs.
+    """Every frame that there is, as `cut_windows` has them: float32 [batch, frames, taps].
 
     `before` and `after` are samples of silence around it.
     """
-    pieces = -(-taps // hop)
-    spare = pieces * hop - taps
-    # A last hop to slice from.
-    padded = functional.pad(audio, (before, after + spare))
-    rows = (audio.shape[1] + before + after - taps) // hop + pieces
-    hops = padded[:, : rows * hop].reshape(audio.shape[0], rows, hop)
-    frames = rows - (pieces - 1)
-    widths = [min(hop, taps - i * hop) for i in range(pieces)]
-    return torch.cat([hops[:, i : i + frames, :w] for i, w in enumerate(widths)], dim=2)
+    count = (audio.shape[1] + before + after - taps) // hop + 1
+    return cut_windows(functional.pad(audio, (before, after)), count, taps, hop)
 
 
 def has_form(model: EmotionModel) -> bool:

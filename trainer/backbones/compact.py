@@ -25,6 +25,7 @@ from trainer.backbones.base import SpeechEncoder, key_bias
 from trainer.backbones.whisper_mel import WhisperMel
 from trainer.errors import TrainerError
 from trainer.features import time_mask
+from trainer.features.spectrum import cut_windows
 
 _FRAMES_A_STEP = 2
 
@@ -231,7 +232,8 @@ class Compact(SpeechEncoder):
         bands, hop = self.settings.bands, _FRAMES_A_STEP * self.settings.stride
         # A number, or where the count of frames is open one that the graph works out.
         count: Any = steps if frames is None else -(-there // hop)
-        around = _windows(mel, count, hop)
+        before = functional.pad(mel, (0, 0, _REACH // 2, 0)).flatten(1)
+        around = cut_windows(before, count, _REACH * bands, hop * bands)
         three = torch.stack([around[:, :, i * bands : (i + 3) * bands] for i in range(3)], dim=2)
         first, second = self.conv1, self.conv2
         x = functional.linear(three, first.weight.transpose(1, 2).flatten(1), first.bias)
@@ -242,17 +244,6 @@ class Compact(SpeechEncoder):
         x = (functional.gelu(x) * mask).flatten(2)
         x = functional.linear(x, second.weight.transpose(1, 2).flatten(1), second.bias)
         return functional.gelu(x) + self.positions[:count]
-
-
-def _windows(mel: Tensor, count: int, hop: int) -> Tensor:
-    """The five frames about every hop-th: [batch, frames, mels] to [batch, count, 5 mels]."""
-    mels = int(mel.shape[2])
-    pieces = -(-_REACH // hop)
-    rows = count + pieces - 1
-    padded = functional.pad(mel, (0, 0, _REACH // 2, pieces * hop))[:, : rows * hop]
-    hops = padded.reshape(-1, rows, hop * mels)
-    parts = [hops[:, i : i + count] for i in range(pieces)]
-    return torch.cat(parts, dim=2)[:, :, : _REACH * mels]
 
 
 def compact_steps(frames: Tensor, stride: int) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.features import time_mask
-from trainer.features.spectrum import PowerSpectrum
+from trainer.features.spectrum import PowerSpectrum, cut_windows
 
 N_FFT, HOP_SAMPLES = 400, 160
 
@@ -81,24 +81,14 @@ class WhisperMel(nn.Module):
         """float32 [batch, samples] to [batch, frames, mels], zero beyond; their count [batch]."""
         samples = int(audio.shape[1])
         audio = audio * time_mask(length, samples)
-        power = torch.matmul(self.spectrum(_frames(audio, samples)), self.mel.T)
+        # Reflected before the first sample, as Whisper does, and silent after the last: a row in a
+        # longer buffer then hears the same.
+        before = functional.pad(audio[:, None], (N_FFT // 2, 0), mode="reflect")[:, 0]
+        frames = cut_windows(before, samples // HOP_SAMPLES, N_FFT, HOP_SAMPLES)
+        power = torch.matmul(self.spectrum(frames), self.mel.T)
         count = torch.div(length, HOP_SAMPLES, rounding_mode="floor").clamp(min=1)
         mask = time_mask(count, int(power.shape[1]))[:, :, None]
         return scaled(torch.log10(power.clamp(min=1e-10)), mask), count
-
-
-def _frames(audio: Tensor, samples: int) -> Tensor:
-    """[batch, samples] to [batch, frames, N_FFT]: slices of whole hops, which copy in long runs."""
-    # Reflected before the first sample, as Whisper does, and silent after the last: a row in a
-    # longer buffer then hears the same.
-    before = functional.pad(audio[:, None], (N_FFT // 2, 0), mode="reflect")[:, 0]
-    count, pieces = samples // HOP_SAMPLES, -(-N_FFT // HOP_SAMPLES)
-    hops = count + pieces - 1
-    padded = functional.pad(before, (0, N_FFT))[:, : hops * HOP_SAMPLES]
-    rows = padded.reshape(-1, hops, HOP_SAMPLES)
-    last = N_FFT - (pieces - 1) * HOP_SAMPLES
-    parts = [rows[:, i : i + count] for i in range(pieces - 1)]
-    return torch.cat([*parts, rows[:, pieces - 1 :, :last]], dim=2)
 
 
 def scaled(level: Tensor, mask: Tensor | None) -> Tensor:

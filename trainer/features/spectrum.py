@@ -34,6 +34,21 @@ def cut_frames(audio: Tensor, n_fft: int, hop_length: int) -> Tensor:
     return blocks.index_select(1, position).reshape(batch, count, n_fft)
 
 
+def cut_windows(signal: Tensor, count: int, taps: int, hop: int) -> Tensor:
+    """Windows of `taps`, every `hop`: [batch, samples] to [batch, count, taps].
+
+    By slices of whole hops, which copy in long runs and need no table. The caller says how many
+    there are, and so whether a graph knows that beforehand; the last must begin within the signal,
+    and finds zeros behind it.
+    """
+    pieces = -(-taps // hop)
+    rows = count + pieces - 1
+    padded = functional.pad(signal, (0, pieces * hop))[:, : rows * hop]
+    hops = padded.reshape(-1, rows, hop)
+    widths = [min(hop, taps - i * hop) for i in range(pieces)]
+    return torch.cat([hops[:, i : i + count, :w] for i, w in enumerate(widths)], dim=2)
+
+
 class PowerSpectrum(nn.Module):
     """Squared magnitude of the short-time Fourier transform under a periodic Hann window."""
 
