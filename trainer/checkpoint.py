@@ -1,8 +1,7 @@
-"""Checkpoints of a run: written whole or not at all, read with a sentence for what is wrong."""
+"""Checkpoints of a run, read with a sentence for what is wrong; `trainer.saving` writes them."""
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +16,6 @@ LAST, BEST = "last.pt", "best.pt"
 # What a run does not depend on: by whom it is measured, and where it happens to be computed.
 _APART = ("protocols",)
 _APART_IN_TRAIN = ("threads", "device")
-
-
-def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint, whole or not at all.
-
-    Raises
-    ------
-    TrainerError
-        the folder cannot be written, or the disk is full; what was there stays as it is.
-    """
-    part = path.with_suffix(".part")
-    try:
-        torch.save(state, part)
-        part.replace(path)
-    except (OSError, RuntimeError) as error:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise TrainerError(
-            f"{path} cannot be written: {str(error).splitlines()[0]}. "
-            "Is the disk full? Checkpoints already there are as they were."
-        ) from None
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

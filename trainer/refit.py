@@ -19,10 +19,11 @@ from torch.nn import functional
 
 from trainer.audio import to_float
 from trainer.batches import TrainingData, sampling_weights
-from trainer.checkpoint import BEST, read_checkpoint, write_checkpoint
+from trainer.checkpoint import BEST, read_checkpoint
 from trainer.metrics import Int64
 from trainer.models import Crnn, EmotionModel
 from trainer.recipe import RefitSettings
+from trainer.saving import write_checkpoint
 
 if TYPE_CHECKING:
     from trainer.train import Run

@@ -25,12 +25,12 @@ from trainer.audio import WINDOW_SAMPLES, Clips, Float32
 from trainer.augment import Augmenter
 from trainer.bank import Bank, create_array, original
 from trainer.batches import sampling_weights
-from trainer.checkpoint import write_checkpoint
 from trainer.corpora.base import Utterance
 from trainer.distil import STEP_SAMPLES, Float16, Heard, Projection, Targets
 from trainer.errors import TrainerError
 from trainer.metrics import Int64
 from trainer.recipe import DistilSettings
+from trainer.saving import write_checkpoint
 from trainer.whisper import WIDTH, WhisperEncoder, statistics, weights_path
 
 _BATCH = 32

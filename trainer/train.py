@@ -26,7 +26,6 @@ from trainer.checkpoint import (
     LAST,
     check_same_run,
     read_checkpoint,
-    write_checkpoint,
 )
 from trainer.distil import feature_loss, score_loss
 from trainer.distributed import World, choose_device, parallel, share_batch_norm
@@ -39,6 +38,7 @@ from trainer.metrics import Int64
 from trainer.models import EmotionModel, build
 from trainer.models.backbone import Backbone
 from trainer.recipe import Recipe
+from trainer.saving import write_checkpoint
 from trainer.schedule import Progress, learning_rate
 
 _UAR = {

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from tests.trainer.made_up_experiment import made_up_predictions
-from trainer.checkpoint import write_checkpoint
 from trainer.corpora import Utterance
 from trainer.experiment import load_resolved
 from trainer.models import build
@@ -20,6 +19,7 @@ from trainer.predictions import CONDITIONS, Condition, Predictions, save_predict
 from trainer.prepare import Places, find_folds, read_utterances
 from trainer.protocols import Fold, ProtocolSettings
 from trainer.recipe import Recipe, dump_recipes, load_recipes
+from trainer.saving import write_checkpoint
 from trainer.splits import Part
 
 

@@ -26,6 +26,7 @@ from trainer.backbones.whisper_mel import WhisperMel
 from trainer.errors import TrainerError
 from trainer.features import time_mask
 from trainer.features.spectrum import cut_windows
+from trainer.saving import write_checkpoint
 
 _FRAMES_A_STEP = 2
 
@@ -260,19 +261,12 @@ def save_compact(encoder: Compact, path: Path, **further: object) -> None:
     TrainerError
         the file cannot be written.
     """
-    part = path.with_suffix(".part")
     content = {
         "settings": encoder.settings.model_dump(),
         "model": {name: values.half() for name, values in encoder.state_dict().items()},
         **further,
     }
-    try:
-        torch.save(content, part)
-        part.replace(path)
-    # A missing folder and a full disk are a RuntimeError of torch's.
-    except (OSError, RuntimeError) as error:
-        part.unlink(missing_ok=True)
-        raise TrainerError(f"{path} cannot be written: {error}") from None
+    write_checkpoint(path, content)
 
 
 def load_compact(path: Path) -> Compact:

@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import trange
 
 from trainer.backbones.compact import Compact, save_compact
-from trainer.checkpoint import LAST, read_checkpoint, write_checkpoint
+from trainer.checkpoint import LAST, read_checkpoint
 from trainer.compact.beginning import Standard, begin, compact_settings, measure_standard
 from trainer.compact.lessons import Lessons, load_teacher, make_lessons
 from trainer.compact.settings import EncoderRecipe, TrainSettings
@@ -30,6 +30,7 @@ from trainer.features import time_mask
 from trainer.metrics import Int64
 from trainer.one_run import make_folder, write_text
 from trainer.prepare import Places
+from trainer.saving import write_checkpoint
 
 ENCODER, LOG = "encoder.pt", "log.csv"
 

@@ -15,6 +15,7 @@ from tqdm import trange
 
 from trainer.errors import TrainerError
 from trainer.pcm import Float32, Int16
+from trainer.saving import write_checkpoint
 from trainer.vad.bank import Bank, Featurer, load_bank, load_validation
 from trainer.vad.filling import Filling
 from trainer.vad.frontend import LOG_FLOOR
@@ -93,18 +94,21 @@ def train(recipe: VadRecipe, bank_folder: Path, out: Path, progress: bool = Fals
             scores = _validate(network, validation) if last or epoch % _EVERY_EPOCHS == 2 else []
             if scores and mean_auc(scores) > best:
                 best = mean_auc(scores)
-                _save(out / "best.pt", recipe=recipe.model_dump(), model=network.state_dict())
+                write_checkpoint(
+                    out / "best.pt",
+                    {"recipe": recipe.model_dump(), "model": network.state_dict()},
+                )
             log.writerow([epoch, f"{loss:.5f}", *(f"{item.auc:.4f}" for item in scores)])
             file.flush()
-            _save(
-                out / "last.pt",
-                recipe=recipe.model_dump(),
-                epoch=epoch + 1,
-                best=best,
-                model=network.state_dict(),
-                optimiser=optimiser.state_dict(),
-                schedule=schedule.state_dict(),
-            )
+            state = {
+                "recipe": recipe.model_dump(),
+                "epoch": epoch + 1,
+                "best": best,
+                "model": network.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "schedule": schedule.state_dict(),
+            }
+            write_checkpoint(out / "last.pt", state)
     return out / "best.pt"
 
 
@@ -225,13 +229,3 @@ def _resume(
     optimiser.load_state_dict(content["optimiser"])
     schedule.load_state_dict(content["schedule"])
     return int(content["epoch"]), float(content["best"])
-
-
-def _save(path: Path, **content: object) -> None:
-    part = path.with_suffix(".part")
-    try:
-        torch.save(content, part)
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise TrainerError(f"{path} cannot be written: {error.strerror}.") from None
