@@ -18,7 +18,6 @@ pytest.importorskip("transformers", reason="the teacher extra is not installed")
 
 from pydantic import TypeAdapter, ValidationError
 
-from trainer.backbones.base import merge_steps
 from trainer.backbones.frozen import embed, identity
 from trainer.backbones.load import load_encoder
 from trainer.backbones.whisper import Whisper, import_ctranslate2
@@ -88,7 +87,7 @@ def _made_up(kind: str) -> Any:
 _FIXED: dict[str, Any] = {"combine": "concatenate", "pooling": "statistics"}
 _EXPERTS: dict[str, Any] = _FIXED | {
     "layers": (1, 3),
-    "merge_steps": 2,
+    "stride": 2,
     "experts": ("emodb", "savee"),
 }
 
@@ -147,11 +146,11 @@ def test_whispers_layers_are_those_of_transformers(folders: dict[str, Path]) -> 
         assert torch.allclose(ours[:, place], expected[layer], atol=2e-3)
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "merged"])
+@pytest.mark.parametrize("kind", [*KINDS, "strided"])
 @pytest.mark.parametrize("pooling", ["attention", "statistics"])
 def test_rows_depend_on_themselves_alone(kind: str, pooling: str, folders: dict[str, Path]) -> None:
-    merge = 3 if kind == "merged" else 1
-    model = _model(folders[kind.replace("merged", "whisper")], pooling=pooling, merge_steps=merge)
+    stride = 3 if kind == "strided" else 1
+    model = _model(folders[kind.replace("strided", "whisper")], pooling=pooling, stride=stride)
     audio, length = _audio(2, 20_000), torch.tensor([20_000, 9_000])
     other = audio.clone()
     other[1, 9_000:] = 9.0
@@ -165,11 +164,11 @@ def test_rows_depend_on_themselves_alone(kind: str, pooling: str, folders: dict[
     assert not torch.allclose(together[0], together[1], atol=1e-3)
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "merged"])
+@pytest.mark.parametrize("kind", [*KINDS, "strided"])
 def test_the_graph_computes_the_same(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
     combine = "concatenate" if kind in ("whisper", "hubert") else "mix"
-    settings = _EXPERTS if kind == "merged" else {"combine": combine}
-    model = _model(folders[kind.replace("merged", "whisper")], **settings)
+    settings = _EXPERTS if kind == "strided" else {"combine": combine}
+    model = _model(folders[kind.replace("strided", "whisper")], **settings)
     if model.experts is not None:
         model.experts.weight.normal_(0, 0.1)
         model.experts.gate_weight.normal_(0, 0.1)
@@ -252,28 +251,25 @@ def test_the_mixture_starts_even_and_one_layer_needs_none(folders: dict[str, Pat
     assert side_by_side.embedding_size == 192
 
 
-def test_steps_are_merged_to_the_mean_of_those_that_are_valid() -> None:
-    x = torch.arange(14.0).reshape(2, 7, 1)
-    merged, steps = merge_steps(x, torch.tensor([7, 3]), 3)
-    assert steps.tolist() == [3, 1]
-    assert merged[0, :, 0].tolist() == [1.0, 4.0, 6.0]
-    assert merged[1, 0, 0] == 8.0
-    merged, steps = merge_steps(x, torch.tensor([7, 2]), 3)
-    assert merged[1, 0, 0] == 7.5
-
-
-def test_merged_steps_stand_behind_the_lowest_layer(folders: dict[str, Path]) -> None:
+def test_fewer_steps_are_told_and_the_next_layer_hears_all(folders: dict[str, Path]) -> None:
     audio, length = _audio(2), torch.tensor([16_000, 9_600])
-    merged = _model(folders["whisper"], layers=(1, 3), merge_steps=2)
+    strided = _model(folders["whisper"], layers=(1, 2, 3), stride=2)
     with torch.inference_mode():
-        plain, steps = _model(folders["whisper"]).encoder(audio, length, (1, 3))
-        found, fewer = merged.encoder(audio, length, (1, 3))
-    assert (steps.tolist(), fewer.tolist()) == ([50, 30], [25, 15])
-    assert torch.allclose(found[:, 0], merge_steps(plain[:, 0], steps, 2)[0], atol=1e-6)
-    again = merge_steps(plain[:, 1], steps, 2)[0][0]
-    assert 1e-4 < float((found[0, 1] - again).abs().max()) < 0.5 * float(again.abs().max())
-    with pytest.raises(TrainerError, match=r"model\.merge_steps.*Whisper can"):
-        _model(folders["hubert"], merge_steps=2)
+        plain, steps = _model(folders["whisper"]).encoder(audio, length, (1, 2, 3))
+        found, fewer = strided.encoder(audio, length, (1, 2, 3))
+        alone, as_few = strided.encoder(audio, length, (1,))
+    assert (steps.tolist(), fewer.tolist(), as_few.tolist()) == ([50, 30], [25, 15], [25, 15])
+    expected = plain[:, :, ::2]
+    torch.testing.assert_close(alone[:, 0], expected[:, 0])
+    for row, count in enumerate(fewer.tolist()):
+        torch.testing.assert_close(
+            found[row, :2, :count], expected[row, :2, :count], atol=1e-5, rtol=1e-5
+        )
+    # The last layer has heard half of the steps only.
+    off = (found[0, 2] - expected[0, 2]).abs().max()
+    assert 1e-4 < float(off) < 0.5 * float(expected[0, 2].abs().max())
+    with pytest.raises(TrainerError, match=r"model\.stride.*Whisper need not"):
+        _model(folders["hubert"], stride=2)
 
 
 def test_experts_and_head_are_mixed_evenly_and_the_head_learns_alone(
@@ -353,7 +349,7 @@ def test_an_embedding_is_fixed_where_nothing_before_the_head_learns(
     assert _model(folders["wavlm"], layers=(2,), pooling="statistics").settings.is_embedding_fixed
     assert identity(model) == identity(_model(folders["wavlm"], **fixed))
     assert identity(model) != identity(_model(folders["wavlm"], **fixed, normalise=False))
-    whispers = [_model(folders["whisper"], **fixed, merge_steps=count) for count in (1, 2)]
+    whispers = [_model(folders["whisper"], **fixed, stride=count) for count in (1, 2)]
     assert identity(whispers[0]) != identity(whispers[1])
     for change in ({"fine_tune": 1}, {"combine": "mix"}, {"pooling": "attention"}):
         assert not _model(folders["wavlm"], **(fixed | change)).settings.is_embedding_fixed
@@ -545,7 +541,7 @@ def test_resemblyzers_layers_are_heard() -> None:
     "learning",
     [
         'combine = "concatenate"\npooling = "statistics"',
-        'combine = "concatenate"\npooling = "statistics"\nexperts = ["emodb"]\nmerge_steps = 2',
+        'combine = "concatenate"\npooling = "statistics"\nexperts = ["emodb"]\nstride = 2',
         "fine_tune = 1",
     ],
     ids=["from kept embeddings", "with experts", "with its last layer"],

@@ -7,10 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from trainer.errors import TrainerError
-from trainer.features import time_mask
 
 # Added to the attention's scores of keys beyond the valid steps; still a number in half precision.
 _HIDDEN_KEY = -1e4
@@ -34,15 +32,15 @@ class SpeechEncoder(nn.Module, ABC):
         lowest layer that can be asked for: 0 or 1.
     blocks
         the layers themselves, for fine-tuning of the last ones.
-    merged
-        neighbouring steps that are one behind the lowest layer asked for, see `merge`.
+    stride
+        every so many-th step is told, see `take_every`.
     """
 
     name: str
     width: int
     first: int
     blocks: nn.ModuleList
-    merged: int = 1
+    stride: int = 1
 
     @property
     def depth(self) -> int:
@@ -84,42 +82,19 @@ class SpeechEncoder(nn.Module, ABC):
             )
         del self.blocks[max(layers) :]
 
-    def merge(self, count: int) -> None:
-        """Let layers above the lowest asked for hear averages of `count` neighbouring steps.
+    def take_every(self, stride: int) -> None:
+        """Tell of every so many-th step only, and work out no more above the lowest layer told.
 
-        Their cost falls as much. Of Whisper's steps of 20 ms, each much like the next, little is
-        lost behind its first layer; before it, recognition suffers.
+        The layer above that one still hears all steps, and those above it these few, so that
+        neither what is left of it nor what enters it changes; their cost falls as much.
 
         Raises
         ------
         TrainerError
             the encoder cannot do this.
         """
-        if count > 1:
-            raise TrainerError(f"model.merge_steps: {self.name} cannot merge steps; Whisper can.")
-
-
-def merge_steps(x: Tensor, steps: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Averages of `count` neighbouring valid steps.
-
-    Parameters
-    ----------
-    x
-        float32 [batch, steps, width].
-    steps
-        int64 [batch], those that are valid.
-
-    Returns
-    -------
-    float32 [batch, merged steps, width], and the count of those that hold a valid one.
-    """
-    width, there = int(x.shape[2]), int(x.shape[1])
-    spare = -there % count
-    weight = functional.pad(time_mask(steps, there), (0, spare))
-    weight = weight.reshape(-1, (there + spare) // count, count, 1)
-    x = functional.pad(x, (0, 0, 0, spare)).reshape(-1, (there + spare) // count, count, width)
-    mean = (x * weight).sum(dim=2) / weight.sum(dim=2).clamp(min=1.0)
-    return mean, torch.div(steps + count - 1, count, rounding_mode="floor")
+        if stride > 1:
+            raise TrainerError(f"model.stride: {self.name} tells of every step; Whisper need not.")
 
 
 def first_of(output: Any) -> Tensor:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.backbones.base import SpeechEncoder, key_bias
+from trainer.backbones.transformer import Layer
 from trainer.backbones.whisper_mel import WhisperMel
 from trainer.errors import TrainerError
 from trainer.features import time_mask
@@ -69,70 +70,6 @@ class CompactSettings(BaseModel):
     stride: int = Field(2, ge=1)
     layers: tuple[int, ...] = (1, 2, 3)
     positions: int = Field(750, ge=1)
-
-
-class Layer(nn.Module):
-    """Self-attention and a dense part, each normalised before and added to what came in."""
-
-    def __init__(self, width: int, heads: int, head_size: int, hidden: int) -> None:
-        super().__init__()
-        self.heads, self.head_size = heads, head_size
-        self.norm = nn.LayerNorm(width)
-        # Queries, keys and values in one product; queries already divided by the root of the
-        # size of a head.
-        self.attend = nn.Linear(width, 3 * heads * head_size)
-        self.join = nn.Linear(heads * head_size, width)
-        self.dense_norm = nn.LayerNorm(width)
-        self.widen = nn.Linear(width, hidden)
-        self.narrow = nn.Linear(hidden, width)
-
-    def forward(self, x: Tensor, batch: int, steps: int, keys: Tensor | None) -> Tensor:
-        """float32 [batch * steps, width]; `keys` is added to scores [batch, 1, 1, steps].
-
-        Rows of a matrix and not of a batch of them: onnxruntime then adds biases in the product.
-        """
-        made = self.attend(self.norm(x)).reshape(batch, steps, 3, self.heads, self.head_size)
-        query, key, value = made.permute(2, 0, 3, 1, 4).unbind(0)
-        scores = torch.matmul(query, key.transpose(2, 3))
-        weights = torch.softmax(scores if keys is None else scores + keys, dim=3)
-        mixed = torch.matmul(weights, value).transpose(1, 2)
-        x = x + self.join(mixed.reshape(-1, self.heads * self.head_size))
-        further: Tensor = x + self.narrow(functional.gelu(self.widen(self.dense_norm(x))))
-        return further
-
-    @classmethod
-    def of(cls, block: Any, kept: Tensor, mean: Tensor) -> Layer:
-        """A layer of a `transformers` Whisper, with some of its hidden units.
-
-        Parameters
-        ----------
-        kept
-            int64, the hidden units that stay.
-        mean
-            float32 [hidden], mean activations: what the others give is replaced by its mean.
-        """
-        attention, width = block.self_attn, int(block.fc1.in_features)
-        layer = cls(width, int(attention.num_heads), int(attention.head_dim), len(kept))
-        scale = layer.head_size**-0.5
-        query, key, value = attention.q_proj, attention.k_proj, attention.v_proj
-        gone = torch.ones(len(mean), dtype=torch.bool)
-        gone[kept] = False
-        with torch.no_grad():
-            layer.attend.weight.copy_(torch.cat([query.weight * scale, key.weight, value.weight]))
-            layer.attend.bias.copy_(
-                torch.cat([query.bias * scale, torch.zeros_like(query.bias), value.bias])
-            )
-            for ours, theirs in (
-                (layer.norm, block.self_attn_layer_norm),
-                (layer.join, attention.out_proj),
-                (layer.dense_norm, block.final_layer_norm),
-            ):
-                ours.load_state_dict(theirs.state_dict())
-            layer.widen.weight.copy_(block.fc1.weight[kept])
-            layer.widen.bias.copy_(block.fc1.bias[kept])
-            layer.narrow.weight.copy_(block.fc2.weight[:, kept])
-            layer.narrow.bias.copy_(block.fc2.bias + block.fc2.weight[:, gone] @ mean[gone])
-        return layer
 
 
 class Compact(SpeechEncoder):

@@ -17,8 +17,8 @@ _BATCH = 32
 def identity(model: Backbone) -> str:
     """Digest of everything that a fixed embedding depends on, but the audio."""
     s = model.settings
-    said = (s.encoder, s.layers, s.combine, s.normalise, s.pooling, s.merge_steps)
-    digest = hashlib.sha256(repr(("embeddings 2", said)).encode())
+    said = (s.encoder, s.layers, s.combine, s.normalise, s.pooling, s.stride)
+    digest = hashlib.sha256(repr(("embeddings 3", said)).encode())
     for name, values in sorted(model.encoder.state_dict().items()):
         digest.update(name.encode())
         digest.update(values.detach().cpu().contiguous().numpy().tobytes())

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.backbones.base import SpeechEncoder, key_bias, merge_steps
+from trainer.backbones.base import SpeechEncoder, key_bias
+from trainer.backbones.transformer import Layer
 from trainer.backbones.whisper_mel import WhisperMel
 from trainer.errors import TrainerError
 from trainer.features import time_mask
@@ -33,55 +34,43 @@ class Whisper(SpeechEncoder):
         self.width = int(encoder.config.d_model)
         self.conv1, self.conv2 = encoder.conv1, encoder.conv2
         self.positions = encoder.embed_positions
-        self.blocks = encoder.layers
+        self.blocks = nn.ModuleList(Layer.of(block) for block in encoder.layers)
         self.log_mel = WhisperMel(int(encoder.config.num_mel_bins))
 
     def forward(
         self, audio: Tensor, length: Tensor, layers: tuple[int, ...]
     ) -> tuple[Tensor, Tensor]:
-        """See `SpeechEncoder.forward`; a step is 20 ms, or as many times that as are merged."""
+        """See `SpeechEncoder.forward`; a step is 20 ms, or `stride` times as long."""
         with torch.autocast(audio.device.type, enabled=False):
             mel, frames = self.log_mel(audio, length)
             x = mel.transpose(1, 2)
         mask = time_mask(frames, x.shape[2])[:, None, :]
         x = functional.gelu(self.conv1(x)) * mask
         x = functional.gelu(self.conv2(x)).transpose(1, 2)
-        # a number, so that an exported graph holds no more positions than it uses
-        x = x + self.positions.weight[: int(x.shape[1])]
+        # Numbers, so that an exported graph holds no more positions than it uses.
+        there, width = int(x.shape[1]), int(x.shape[2])
+        x = (x + self.positions.weight[:there]).reshape(-1, width)
         steps = torch.div(frames, 2, rounding_mode="floor").clamp(min=1)
-        keys = key_bias(time_mask(steps, x.shape[1])).to(x.dtype)
+        keys = key_bias(time_mask(steps, there)).to(x.dtype)
         found = []
-        for number in range(len(self.blocks) + 1):
+        for number in range(max(layers) + 1):
+            stride = self.stride if number == layers[0] + 1 else 1
             if number:
-                x = through(self.blocks[number - 1], x, keys)
-            if number == layers[0] and self.merged > 1:
-                x, steps = merge_steps(x, steps, self.merged)
-                keys = key_bias(time_mask(steps, x.shape[1])).to(x.dtype)
+                x = self.blocks[number - 1](x, -1, there, keys, stride)
+            if stride > 1:
+                there = -(-there // stride)
+                steps = torch.div(steps + stride - 1, stride, rounding_mode="floor")
+                keys = key_bias(time_mask(steps, there)).to(x.dtype)
             if number in layers:
-                found.append(x)
+                told = x.reshape(-1, there, width)
+                found.append(told[:, :: self.stride] if number == layers[0] else told)
+        if len(layers) == 1:
+            steps = torch.div(steps + self.stride - 1, self.stride, rounding_mode="floor")
         return torch.stack(found, dim=1).float(), steps
 
-    def merge(self, count: int) -> None:
-        """See `SpeechEncoder.merge`."""
-        self.merged = count
-
-
-def through(block: Any, x: Tensor, keys: Tensor) -> Tensor:
-    """A layer of `transformers`, for fewer operations in the exported graph: its sizes are known.
-
-    Whisper has no dropout.
-    """
-    attention, normed = block.self_attn, block.self_attn_layer_norm(x)
-    steps, width = int(x.shape[1]), int(x.shape[2])
-    shape = (-1, steps, int(attention.num_heads), int(attention.head_dim))
-    query = (attention.q_proj(normed) * attention.head_dim**-0.5).reshape(shape).transpose(1, 2)
-    key = attention.k_proj(normed).reshape(shape).permute(0, 2, 3, 1)
-    value = attention.v_proj(normed).reshape(shape).transpose(1, 2)
-    mixed = torch.matmul(torch.softmax(torch.matmul(query, key) + keys, dim=3), value)
-    x = x + attention.out_proj(mixed.transpose(1, 2).reshape(-1, steps, width))
-    hidden = block.activation_fn(block.fc1(block.final_layer_norm(x)))
-    further: Tensor = x + block.fc2(hidden)
-    return further
+    def take_every(self, stride: int) -> None:
+        """See `SpeechEncoder.take_every`."""
+        self.stride = stride
 
 
 def import_ctranslate2(path: Path) -> Any:

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainer.backbones.compact import Compact, CompactSettings, Layer, compact_steps
+from trainer.backbones.compact import Compact, CompactSettings, compact_steps
+from trainer.backbones.transformer import Layer
 from trainer.backbones.whisper import Whisper
 from trainer.compact.lessons import Lessons
 from trainer.compact.settings import EncoderRecipe
@@ -61,11 +61,11 @@ def compact_settings(recipe: EncoderRecipe, teacher: Whisper) -> CompactSettings
     TrainerError
         the teacher is smaller.
     """
-    sizes, first = recipe.sizes, _block(teacher, 0)
+    sizes, first = recipe.sizes, _layer(teacher, 0)
     there = {
         "bands": int(teacher.log_mel.mel.shape[0]),
-        "heads": int(first.self_attn.num_heads),
-        "hidden": int(first.fc1.out_features),
+        "heads": first.heads,
+        "hidden": first.widen.out_features,
     }
     wanted = sizes.model_dump(include=set(there), exclude_none=True)
     for name, count in wanted.items():
@@ -74,7 +74,7 @@ def compact_settings(recipe: EncoderRecipe, teacher: Whisper) -> CompactSettings
     return CompactSettings(
         mels=there["bands"],
         width=teacher.width,
-        head_size=int(first.self_attn.head_dim),
+        head_size=first.head_size,
         depth=sizes.depth,
         stride=sizes.stride,
         layers=recipe.teacher.layers,
@@ -102,23 +102,15 @@ def begin(
         assert isinstance(told, nn.Linear)
         told.weight.copy_(torch.diag(1 / standard.deviation[number]))
         told.bias.copy_(-standard.mean[number] / standard.deviation[number])
-    blocks = [_block(teacher, number) for number in range(settings.depth)]
-    whole = [_whole(block) for block in blocks]
+    whole = [_layer(teacher, number) for number in range(settings.depth)]
     encoder.blocks = nn.ModuleList(whole)
     mel, _, frames = lessons.take(*_some(lessons, _WORTH_SEGMENTS, seed))
     dense, attended = _activations(encoder, whole, mel, frames)
-    narrow = []
-    for block, units, heads in zip(blocks, dense, attended, strict=True):
-        worth = units.std(dim=0, correction=0) * block.fc2.weight.norm(dim=0)
-        layer = Layer.of(block, _best(worth, settings.hidden), units.mean(dim=0))
-        narrow.append(_with_heads(layer, heads, settings.heads))
-    encoder.blocks = nn.ModuleList(narrow)
+    encoder.blocks = nn.ModuleList(
+        _pruned(layer, units, found, settings)
+        for layer, units, found in zip(whole, dense, attended, strict=True)
+    )
     return encoder
-
-
-def _whole(block: Any) -> Layer:
-    hidden = int(block.fc1.out_features)
-    return Layer.of(block, torch.arange(hidden), torch.zeros(hidden))
 
 
 def _activations(
@@ -142,33 +134,48 @@ def _activations(
     return [units[valid] for units in dense], [units[valid] for units in attended]
 
 
-def _with_heads(layer: Layer, attended: Tensor, count: int) -> Layer:
-    """A layer with those heads that matter most.
+def _pruned(layer: Layer, units: Tensor, found: Tensor, settings: CompactSettings) -> Layer:
+    """A layer with those hidden units and heads that matter most.
 
     Parameters
     ----------
-    attended
+    units
+        float32 [steps, hidden units], their activations.
+    found
         float32 [steps, heads * head size], what the heads found.
     """
-    size, there, width = layer.head_size, layer.heads, layer.join.out_features
-    join = layer.join.weight.reshape(width, there, size)
-    found = attended.reshape(-1, there, size)
-    added = [found[:, head] @ join[:, head].T for head in range(there)]
-    worth = torch.stack([values.std(dim=0, correction=0).norm() for values in added])
-    kept = (_best(worth, count)[:, None] * size + torch.arange(size)).flatten()
-    gone = torch.ones(there * size, dtype=torch.bool)
-    gone[kept] = False
+    narrower = Layer(settings.width, settings.heads, settings.head_size, settings.hidden)
+    heads = _best(_worth_of_heads(layer, found), settings.heads)
+    places = (heads[:, None] * layer.head_size + torch.arange(layer.head_size)).flatten()
+    _keep(layer.join, narrower.join, places, found.mean(dim=0))
     # Queries, keys and values are one product.
-    made = torch.cat([kept + part * there * size for part in range(3)])
-    fewer = Layer(width, count, size, layer.widen.out_features)
-    fewer.attend.weight.copy_(layer.attend.weight[made])
-    fewer.attend.bias.copy_(layer.attend.bias[made])
-    fewer.join.weight.copy_(layer.join.weight[:, kept])
-    mean = attended.mean(dim=0)
-    fewer.join.bias.copy_(layer.join.bias + layer.join.weight[:, gone] @ mean[gone])
-    for name in ("norm", "dense_norm", "widen", "narrow"):
-        fewer.get_submodule(name).load_state_dict(layer.get_submodule(name).state_dict())
-    return fewer
+    made = torch.cat([places + part * found.shape[1] for part in range(3)])
+    narrower.attend.weight.copy_(layer.attend.weight[made])
+    narrower.attend.bias.copy_(layer.attend.bias[made])
+    worth = units.std(dim=0, correction=0) * layer.narrow.weight.norm(dim=0)
+    hidden = _best(worth, settings.hidden)
+    _keep(layer.narrow, narrower.narrow, hidden, units.mean(dim=0))
+    narrower.widen.weight.copy_(layer.widen.weight[hidden])
+    narrower.widen.bias.copy_(layer.widen.bias[hidden])
+    narrower.norm.load_state_dict(layer.norm.state_dict())
+    narrower.dense_norm.load_state_dict(layer.dense_norm.state_dict())
+    return narrower
+
+
+def _worth_of_heads(layer: Layer, found: Tensor) -> Tensor:
+    """How much each moves what comes after: float32 [heads]."""
+    join = layer.join.weight.reshape(-1, layer.heads, layer.head_size)
+    each = found.reshape(-1, layer.heads, layer.head_size)
+    added = [each[:, head] @ join[:, head].T for head in range(layer.heads)]
+    return torch.stack([values.std(dim=0, correction=0).norm() for values in added])
+
+
+def _keep(linear: nn.Linear, narrower: nn.Linear, kept: Tensor, mean: Tensor) -> None:
+    """Copy a linear map of some of its inputs; what the others gave is replaced by its mean."""
+    gone = torch.ones(len(mean), dtype=torch.bool)
+    gone[kept] = False
+    narrower.weight.copy_(linear.weight[:, kept])
+    narrower.bias.copy_(linear.bias + linear.weight[:, gone] @ mean[gone])
 
 
 def _best(worth: Tensor, count: int) -> Tensor:
@@ -182,9 +189,10 @@ def _some(lessons: Lessons, count: int, seed: int) -> tuple[Int64, Int64]:
     return np.zeros(len(chosen), np.int64), np.sort(chosen)
 
 
-def _block(teacher: Whisper, number: int) -> Any:
-    # A layer of `transformers`, whose parts torch does not know the types of.
-    return teacher.blocks[number]
+def _layer(teacher: Whisper, number: int) -> Layer:
+    layer = teacher.blocks[number]
+    assert isinstance(layer, Layer)
+    return layer
 
 
 def _positions(teacher: Whisper, stride: int) -> Tensor:

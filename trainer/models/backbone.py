@@ -61,8 +61,8 @@ class BackboneSettings(NetworkSettings):
     layers: Annotated[
         tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_rising), Field(min_length=1)
     ] = (1, 2, 3)
-    merge_steps: int = Field(
-        1, ge=1, le=10, description="neighbouring steps averaged behind the lowest of the layers"
+    stride: int = Field(
+        1, ge=1, le=10, description="every so many-th step is told, see `SpeechEncoder.take_every`"
     )
     combine: Literal["mix", "concatenate"] = "mix"
     normalise: bool = Field(True, description="each step of each layer to mean 0, variance 1")
@@ -113,7 +113,7 @@ class Backbone(EmotionModel):
         self.settings = settings
         self.encoder = load_encoder(settings.encoder)
         self.encoder.cut(settings.layers)
-        self.encoder.merge(settings.merge_steps)
+        self.encoder.take_every(settings.stride)
         self.tuned = list(self.encoder.blocks[-settings.fine_tune :] if settings.fine_tune else [])
         for block in self.tuned:
             block.requires_grad_(True)

@@ -115,8 +115,8 @@ def test_units_that_never_change_are_dropped_without_loss(make_recipe: MakeRecip
 
     def make_dull(teacher: Any) -> None:
         for block in teacher.blocks:
-            block.fc1.weight[dull] = 0.0
-            block.fc1.bias[dull] = 2.0
+            block.widen.weight[dull] = 0.0
+            block.widen.bias[dull] = 2.0
 
     _loses_nothing(make_recipe(sizes=WHOLE | {"hidden": HIDDEN - len(dull)}), make_dull)
 
@@ -124,9 +124,11 @@ def test_units_that_never_change_are_dropped_without_loss(make_recipe: MakeRecip
 def test_heads_that_find_nothing_are_dropped_without_loss(make_recipe: MakeRecipe) -> None:
     def make_dull(teacher: Any) -> None:
         for number, block in enumerate(teacher.blocks):
-            half = slice(0, WIDTH // 2) if number % 2 else slice(WIDTH // 2, None)
-            block.self_attn.v_proj.weight[half] = 0.0
-            block.self_attn.v_proj.bias[half] = 2.0
+            # Values are the last third of the product.
+            first = 2 * WIDTH + (0 if number % 2 else WIDTH // 2)
+            half = slice(first, first + WIDTH // 2)
+            block.attend.weight[half] = 0.0
+            block.attend.bias[half] = 2.0
 
     _loses_nothing(make_recipe(sizes=WHOLE | {"heads": 1}), make_dull)
 
