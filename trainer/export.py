@@ -28,8 +28,8 @@ from trainer.origin import Origin
 from trainer.protocol_settings import describe
 from trainer.quantise import append_scaling
 from trainer.recipe import Recipe
-from trainer.unpadded import SAMPLE_RATE_HZ as NARROW_RATE_HZ
-from trainer.unpadded import has_form
+from trainer.unpadded.graph import has_form
+from trainer.unpadded.narrowband import SAMPLE_RATE_HZ as NARROW_RATE_HZ
 from trainer.variants import Variant, try_fp16, try_int8, try_unpadded
 
 PARITY_TOLERANCE = 1e-4

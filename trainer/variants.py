@@ -16,14 +16,8 @@ from trainer.models import EmotionModel
 from trainer.predictions import softmax
 from trainer.quantise import Feed, write_fp16, write_int8
 from trainer.timing import milliseconds
-from trainer.unpadded import (
-    SAMPLE_RATE_HZ,
-    narrowed,
-    unpadded_predictor,
-    whole_predictor,
-    widened,
-    write_unpadded,
-)
+from trainer.unpadded.graph import unpadded_predictor, whole_predictor, write_unpadded
+from trainer.unpadded.narrowband import SAMPLE_RATE_HZ, narrowed, widened
 
 MOST_POINTS = 0.5
 """Of UAR that int8 may lose."""

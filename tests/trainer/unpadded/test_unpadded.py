@@ -16,14 +16,8 @@ from trainer.evaluate import torch_predictor
 from trainer.features import LogMelSettings
 from trainer.graph import Int64
 from trainer.models import BackboneSettings, CrnnSettings, EmotionModel, LstmSettings, build
-from trainer.unpadded import (
-    SAMPLE_RATE_HZ,
-    narrowed,
-    unpadded_predictor,
-    whole_predictor,
-    widened,
-    write_unpadded,
-)
+from trainer.unpadded.graph import unpadded_predictor, whole_predictor, write_unpadded
+from trainer.unpadded.narrowband import SAMPLE_RATE_HZ, narrowed, widened
 
 FRONTEND = LogMelSettings(fmax_hz=3800.0)
 
