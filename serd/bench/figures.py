@@ -122,7 +122,10 @@ class Surge:
     """What became of a surge.
 
     Latencies are those of the segments that are where they would be without the surge: all of the
-    streams that were never shed, and of the others at least those before it. `recovered_s` counts
+    streams that were never shed, and of the others at least those before it. `worst_second_ms` is
+    the highest 99th percentile of any second that the surge was there, with the second after it.
+    `shed_ms` is the audio that was not analysed, `ordinary_shed_ms` the part of it that belongs to
+    streams which were there before. `recovered_s` counts
     from the moment at which the surge left to the last ordinary stream that was taken back or the
     last event over the bound, whichever is later; None if that did not come to pass.
     """
@@ -131,9 +134,11 @@ class Surge:
     streams_shed: int
     ordinary_streams_shed: int
     shed_ms: float
+    ordinary_shed_ms: float
     counts: dict[str, int]
     before_ms: Distribution
     during_ms: Distribution
+    worst_second_ms: float | None
     after_ms: Distribution
     recovered_s: float | None
 

@@ -123,12 +123,20 @@ def match(expected: Expected, receiver: Receiver) -> Matched:
 
 @dataclass
 class GapsOfReason:
-    """Gap events of one reason; `last_ns` is the newest arrival for each stream."""
+    """Gap events of one reason.
+
+    `last_ns` is the newest arrival for each stream, `stream_ms` how much each lost.
+    """
 
     events: int = 0
     messages: int = 0
-    lost_ms: float = 0.0
     last_ns: dict[int, int] = field(default_factory=dict)
+    stream_ms: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def lost_ms(self) -> float:
+        """How much was lost in all."""
+        return sum(self.stream_ms.values())
 
     def figures(self) -> Gaps:
         """What is told of them."""
@@ -143,6 +151,7 @@ def gaps_by_reason(receiver: Receiver) -> dict[str, GapsOfReason]:
         gap = found.setdefault(event.reason, GapsOfReason())
         gap.events += 1
         gap.messages += event.messages
-        gap.lost_ms += event.lost_ms
-        gap.last_ns[stream_number(event.stream)] = at_ns
+        stream = stream_number(event.stream)
+        gap.stream_ms[stream] = gap.stream_ms.get(stream, 0.0) + event.lost_ms
+        gap.last_ns[stream] = at_ns
     return found

@@ -30,6 +30,7 @@ from serd.types import BoolArray, Int64Array
 # A generator that is a whole message late, more often than one time in a hundred, is too slow.
 _LATE_MS = float(TICK_MS)
 _SHED = "overload"
+_SECOND_NS = 1_000_000_000
 
 
 class _Run:
@@ -172,6 +173,8 @@ def _delays(latency: Distribution, surge: Surge | None, bound_ms: float) -> Iter
         yield "no event came in the measured time: measure longer"
     elif latency.p99 > bound_ms:
         yield f"99th percentile of the latency {latency.p99:g} ms, over {bound_ms:g} ms"
+    if surge is not None and (during := surge.during_ms.p99) is not None and during > bound_ms:
+        yield f"99th percentile during the surge {during:g} ms, over {bound_ms:g} ms"
     if surge is not None and surge.recovered_s is None:
         yield "not recovered from the surge by the end"
 
@@ -184,6 +187,7 @@ def _surge(settings: Settings, run: _Run, counts: dict[str, int], bound_ms: floa
     shed = run.gaps.get(_SHED, GapsOfReason())
     # A stream that is taken back says so; one that is still shed when it ends says so then.
     taken_back = [at_ns for number, at_ns in shed.last_ns.items() if number < settings.streams]
+    ordinary_ms = sum(ms for number, ms in shed.stream_ms.items() if number < settings.streams)
     late_ns = run.matched.at_ns[run.told & (run.latency_ms > bound_ms)].tolist()
     last_ns = max([goes_ns, *taken_back, *late_ns])
     return Surge(
@@ -191,14 +195,29 @@ def _surge(settings: Settings, run: _Run, counts: dict[str, int], bound_ms: floa
         streams_shed=len(shed.last_ns),
         ordinary_streams_shed=len(taken_back),
         shed_ms=round(shed.lost_ms, 1),
+        ordinary_shed_ms=round(ordinary_ms, 1),
         counts={name: n for name, n in sorted(counts.items()) if name.startswith("overload.")},
         before_ms=Distribution.of(run.latency_ms[before]),
         during_ms=Distribution.of(run.latency_ms[run.told & ~before & ~after]),
+        worst_second_ms=_worst_second(run, comes_ns, goes_ns + _SECOND_NS),
         after_ms=Distribution.of(run.latency_ms[after]),
         recovered_s=(
             round((last_ns - goes_ns) / 1e9, 2) if last_ns < times.tick_ns(settings.ticks) else None
         ),
     )
+
+
+def _worst_second(run: _Run, begin_ns: int, end_ns: int) -> float | None:
+    """The highest 99th percentile of a second between two moments."""
+    found = (
+        Distribution.of(
+            run.latency_ms[
+                run.told & (run.decided_ns >= at_ns) & (run.decided_ns < at_ns + _SECOND_NS)
+            ]
+        ).p99
+        for at_ns in range(begin_ns, end_ns, _SECOND_NS)
+    )
+    return max((p99 for p99 in found if p99 is not None), default=None)
 
 
 def _cpu(

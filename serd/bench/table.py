@@ -126,11 +126,16 @@ def _rows(report: Report) -> list[tuple[str, str]]:
         rows += [
             (
                 "surge",
-                f"{surge.streams} more streams; shed: {surge.streams_shed} streams"
-                f" ({surge.ordinary_streams_shed} of them there before), {surge.shed_ms:.0f} ms",
+                f"{surge.streams} more streams; shed: {surge.streams_shed} streams,"
+                f" {surge.shed_ms / 1000:.0f} s; of those that were there before:"
+                f" {surge.ordinary_streams_shed} streams, {surge.ordinary_shed_ms / 1000:.1f} s",
             ),
             ("  latency before", _distribution(surge.before_ms)),
-            ("  during", _distribution(surge.during_ms)),
+            (
+                "  during",
+                f"{_distribution(surge.during_ms)};"
+                f" {_ms(surge.worst_second_ms)} (99 %) in the worst second",
+            ),
             ("  after", _distribution(surge.after_ms)),
             (
                 "  recovered",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -77,6 +78,13 @@ class Batcher(Generic[T]):
             return []
         count = min(self.max_batch, len(self._waiting))
         return [self._waiting.popleft()[1] for _ in range(count)]
+
+    def withdraw(self, unwanted: Callable[[T], bool]) -> list[T]:
+        """Take out those that wait and are unwanted, oldest first. The others keep their turn."""
+        lost = [item for _, item in self._waiting if unwanted(item)]
+        if lost:
+            self._waiting = deque(entry for entry in self._waiting if not unwanted(entry[1]))
+        return lost
 
     def clear(self) -> list[T]:
         """Take out everything that waits, due or not, oldest first."""

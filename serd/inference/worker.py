@@ -69,7 +69,8 @@ class InferenceWorker:
         Called on a worker's thread, by several at once.
     on_dropped
         Called on a worker's thread for ``model_error``, on the submitting thread for
-        ``overload`` and ``stopped`` of a late `submit`, and on the thread that calls `stop`.
+        ``overload`` and ``stopped`` of a late `submit`, and on the thread that calls `withdraw`
+        or `stop`.
     pulse
         Is told that the threads move, as stages ``inference-0`` and so on.
     model
@@ -160,6 +161,16 @@ class InferenceWorker:
         """CPU time of the threads inside the runtime; any thread may ask, without a lock."""
         return sum(self._compute_ns)
 
+    @property
+    def submitted(self) -> int:
+        """Segments submitted so far. Cheap: takes no lock."""
+        return self._counts["segments_submitted"]
+
+    @property
+    def scored(self) -> int:
+        """Segments scored so far. Cheap: takes no lock."""
+        return self._counts["segments_scored"]
+
     def counts(self) -> dict[str, int]:
         """Monotonic counters, and the gauges ``queue_segments`` and ``queue_peak_segments``."""
         with self._changed:
@@ -202,6 +213,15 @@ class InferenceWorker:
                     return
                 lost, reason = dropped, DropReason.OVERLOAD
         self._drop(lost, reason)
+
+    def withdraw(self, unwanted: Callable[[SegmentJob], bool]) -> None:
+        """Drop those jobs that still wait and are unwanted, as ``overload``. Any thread."""
+        with self._changed:
+            lost = self._batcher.withdraw(unwanted)
+            # Whoever waits for the queue to empty.
+            self._changed.notify_all()
+        for job in lost:
+            self._drop(job, DropReason.OVERLOAD)
 
     def swap(self, models: Sequence[Scorer], model: Any = None) -> None:
         """Score with other models from the next batch on. Any thread; does not wait.

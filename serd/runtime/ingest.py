@@ -45,6 +45,8 @@ class IngestThread:
     behind_ns
         For how long a source that cannot wait has had more to give than one round takes, 0 while
         rounds empty them all. How old the audio in a source's own queue is cannot be seen.
+    processor_ns
+        CPU time of the thread so far.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class IngestThread:
         self._stopping = False
         self._emptied_ns = clock.monotonic_ns()
         self.behind_ns = 0
+        self.processor_ns = 0
         self._thread = threading.Thread(target=self._run, name="serd-ingest", daemon=True)
 
     def start(self) -> None:
@@ -159,6 +162,7 @@ class IngestThread:
                 self._emptied_ns = now_ns
             self.behind_ns = now_ns - self._emptied_ns
             waiting = self._still_waits(now_ns)
+            self.processor_ns = time.thread_time_ns()
             self._on_work()
             if not running and not finished_told and not waiting:
                 finished_told = True

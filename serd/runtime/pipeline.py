@@ -24,11 +24,13 @@ from serd.protocol.events import Event
 from serd.pulse import Pulse
 from serd.rows import RowPool, StreamInfo
 from serd.runtime.assembler import Assembler
+from serd.runtime.forecast import Forecast, Usage
 from serd.runtime.ingest import IngestThread
 from serd.runtime.judge import Judge
 from serd.runtime.line import facts_of, stream_event
 from serd.runtime.overload import Governor
 from serd.runtime.parts import open_detector, segmenter_options, stream_policy
+from serd.runtime.processors import processors
 from serd.runtime.speech import SpeechPool, line_keys
 from serd.runtime.stage import SpeechStage, SpeechThread
 from serd.runtime.wait import ExpectedWait
@@ -98,6 +100,7 @@ class Pipeline:
         self._assembler = Assembler(emit)
         self._judge = Judge(self._assembler, clock, self._progressed)
         self._workers = inference.workers or _workers(self.model.provider)
+        self._threads = inference.threads if self.model.provider == CPU else 1
         self.worker = InferenceWorker(
             self.one_a_worker(self.model),
             WorkerOptions(inference.queue_segments, inference.max_batch, inference.max_wait_ms),
@@ -140,7 +143,19 @@ class Pipeline:
                 )
             )
         pools = list(self._pools.values())
-        self._stage = SpeechStage(speech_pools, pools, self._governor, self._lag_around_ns, clock)
+        self._stage = SpeechStage(
+            speech_pools,
+            pools,
+            self._governor,
+            self._lag_around_ns,
+            clock,
+            Forecast(
+                processors(),
+                self._workers * self._threads if self.model.provider == CPU else None,
+            ),
+            self._usage,
+            self._withdraw,
+        )
         self._speech = SpeechThread(self._stage, on_failure, pulse)
         self.table = StreamTable(
             self._pools,
@@ -215,6 +230,21 @@ class Pipeline:
         # How old what a source still holds is, nobody knows; a quarter stands for an ingest that
         # is given a third more than it can take.
         return self._wait.ns + self._ingest.behind_ns // 4
+
+    def _usage(self) -> Usage:
+        # On the speech thread.
+        worker = self.worker
+        return Usage(
+            self._ingest.processor_ns,
+            time.thread_time_ns(),
+            # Of a batch's threads it knows only the one that waits for the others.
+            worker.compute_ns * self._threads,
+            worker.submitted,
+            worker.scored,
+        )
+
+    def _withdraw(self, keys: frozenset[int]) -> None:
+        self.worker.withdraw(lambda job: job.context.place.key in keys)
 
     def _progressed(self) -> None:
         self._speech.waker.wake()

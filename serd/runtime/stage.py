@@ -12,6 +12,7 @@ from serd.channel import Waker
 from serd.clock import Clock
 from serd.pulse import Pulse, StagePulse
 from serd.rows import RowPool
+from serd.runtime.forecast import Forecast, Usage
 from serd.runtime.overload import Governor
 from serd.runtime.rhythm import rest_s
 from serd.runtime.speech import SpeechPool
@@ -27,6 +28,7 @@ _LIVE_STEPS = 2
 _IDLE_S = 1.0
 # While streams are shed the governor wants to know how things are, whether audio comes or not.
 _SHEDDING_IDLE_S = 0.1
+_FORECAST_NS = 150_000_000
 
 
 class SpeechStage:
@@ -41,6 +43,10 @@ class SpeechStage:
     around
         Nanoseconds that audio waits before it reaches a row and that a segment waits for the
         model: the parts of the lag that the pools cannot see.
+    forecast, usage
+        How many streams there can be, from what was used so far. Asked on the caller's thread.
+    withdraw
+        Takes the keys of streams that are shed: of their segments none need wait for the model.
     """
 
     def __init__(
@@ -50,12 +56,19 @@ class SpeechStage:
         governor: Governor,
         around: Callable[[], int],
         clock: Clock,
+        forecast: Forecast,
+        usage: Callable[[], Usage],
+        withdraw: Callable[[frozenset[int]], None],
     ) -> None:
         self._pools = pools
         self._shared = shared
         self._governor = governor
         self._around = around
         self._clock = clock
+        self._forecast = forecast
+        self._usage = usage
+        self._withdraw = withdraw
+        self._forecast_ns = 0
 
     def work(self, pulse: StagePulse | None = None) -> int:
         """Do everything that is due; return in how many steps. `pulse` is told of each."""
@@ -73,12 +86,18 @@ class SpeechStage:
 
     def _govern(self) -> None:
         lag_ns = max(pool.lag_ns for pool in self._pools) + self._around()
-        moves = self._governor.observe(self._clock.monotonic_ns(), lag_ns)
+        now_ns = self._clock.monotonic_ns()
+        if now_ns - self._forecast_ns >= _FORECAST_NS:
+            self._forecast_ns = now_ns
+            self._expect(now_ns)
+        moves = self._governor.observe(now_ns, lag_ns)
         if moves is None:
             return
         for pool in self._pools:
             pool.shed(moves.shed)
             pool.take_back(moves.back)
+        if moves.shed:
+            self._withdraw(frozenset(moves.shed))
         # Not the many small steps of the way back, only its end.
         if moves.shed:
             _log.warning(
@@ -89,6 +108,16 @@ class SpeechStage:
             )
         elif not self._governor.shed:
             _log.info("overload.over", kept=self._governor.kept)
+
+    def _expect(self, now_ns: int) -> None:
+        forecast, governor = self._forecast, self._governor
+        if any(bool(pool.patient[pool.active].any()) for pool in self._shared):
+            # Recordings played fast take all that live streams leave: of what is used nobody
+            # knows for whom.
+            forecast.forget_time()
+        else:
+            forecast.observe(now_ns, self._usage(), governor.kept)
+        governor.expect(forecast.fits, forecast.bearable)
 
     @property
     def empty(self) -> bool:

@@ -331,10 +331,23 @@ class TestSurge:
         assert found.surge is not None
         assert (found.surge.streams_shed, found.surge.ordinary_streams_shed) == (2, 1)
         assert found.surge.shed_ms == 3900.0
+        assert found.surge.ordinary_shed_ms == 3000.0
+        assert found.surge.worst_second_ms == 30.0
         assert found.surge.recovered_s == 1.5
         assert found.surge.counts == {"overload.sheds": 2}
         for phase in (found.surge.before_ms, found.surge.during_ms, found.surge.after_ms):
             assert phase.p50 == 30.0
+
+    def test_the_bound_is_for_the_surge_too(self) -> None:
+        scene = Scene(self.settings)
+        comes_ns = DUE_NS + self.settings.surge_ticks[0] * SLOTS * SLOT_NS
+        late_ns = comes_ns + 1000 * MS, comes_ns + 2000 * MS
+        scene.latency_ms = lambda at_ns: 80.0 if late_ns[0] <= at_ns < late_ns[1] else 30.0
+        found = scene.report(bound_ms=79.0)
+        assert found.surge is not None
+        assert found.surge.worst_second_ms == 80.0
+        assert any("during the surge 80 ms, over 79 ms" in problem for problem in found.problems)
+        assert scene.report(bound_ms=81.0).held
 
     def test_a_stream_still_shed_at_its_end_was_not_taken_back(self) -> None:
         scene = Scene(self.settings)

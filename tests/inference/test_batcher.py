@@ -75,6 +75,19 @@ def test_impossible_bounds_are_refused(arguments: tuple[int, int, int]) -> None:
         Batcher[int](*arguments)
 
 
+@given(st.lists(st.integers(0, 9), max_size=12), st.sets(st.integers(0, 9)))
+def test_what_is_withdrawn_is_given_back_and_the_others_keep_their_turn(
+    items: list[int], unwanted: set[int]
+) -> None:
+    batcher: Batcher[int] = Batcher(capacity=20, max_batch=20, max_wait_ns=5 * MS)
+    for at, item in enumerate(items):
+        batcher.offer(item, at * MS)
+    assert batcher.withdraw(unwanted.__contains__) == [n for n in items if n in unwanted]
+    left = [(at, n) for at, n in enumerate(items) if n not in unwanted]
+    assert batcher.deadline_ns() == (left[0][0] * MS + 5 * MS if left else None)
+    assert batcher.take(1000 * MS) == [n for _, n in left]
+
+
 @given(
     capacity=st.integers(1, 40),
     max_batch=st.integers(1, 10),

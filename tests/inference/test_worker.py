@@ -238,6 +238,21 @@ def test_overload_drops_the_oldest_that_waits(make: Any) -> None:
     assert counts["batches"] == 2
 
 
+def test_what_is_withdrawn_is_answered_as_dropped(make: Any) -> None:
+    bench = make(queue_segments=8, max_batch=8, max_wait_ms=0.0)
+    bench.hold()
+    for number in (1, 2, 3, 4):
+        bench.worker.submit(job(number))
+    # The batch that is running keeps what it has.
+    bench.worker.withdraw(lambda waiting: waiting.context in (0, 2, 4))
+    assert bench.answers.lost == [(2, "overload"), (4, "overload")]
+    bench.model.gate.set()
+    assert bench.worker.drain(DEADLINE_S)
+    assert bench.answers.scored == [0, 1, 3]
+    assert bench.worker.counts()["segments_dropped_overload"] == 2
+    assert (bench.worker.submitted, bench.worker.scored) == (5, 3)
+
+
 def test_a_job_that_the_model_cannot_take_costs_no_other_its_result(make: Any) -> None:
     bench = make(max_batch=4, max_wait_ms=FOR_EVER_MS)
     bench.worker.start()

@@ -12,6 +12,7 @@ from serd.inference.worker import DropReason, SegmentJob
 from serd.protocol.events import EmotionEvent, Event, GapEvent, SpeechEvent, StreamEvent
 from serd.rows import RowPool
 from serd.runtime.assembler import Assembler
+from serd.runtime.forecast import Forecast, Usage
 from serd.runtime.judge import Judge
 from serd.runtime.line import ModelFacts
 from serd.runtime.overload import Governor
@@ -101,7 +102,19 @@ class Bench:
             lambda: False,
             self.governor,
         )
-        self.stage = SpeechStage([self.speech], [pool], self.governor, lambda: 0, self.clock)
+        self.forecast = Forecast(2.0, 2)
+        self.usage = Usage(0, 0, 0, 0, 0)
+        self.withdrawn: list[int] = []
+        self.stage = SpeechStage(
+            [self.speech],
+            [pool],
+            self.governor,
+            lambda: 0,
+            self.clock,
+            self.forecast,
+            lambda: self.usage,
+            lambda keys: self.withdrawn.extend(sorted(keys)),
+        )
 
     def _judge_at_once(self, job: SegmentJob) -> None:
         self.jobs.append(job)

@@ -240,3 +240,100 @@ def test_a_crowd_that_comes_at_once_waits_outside_and_is_let_in() -> None:
     assert bench.governor.cuts == 0
     bench.run(5)
     assert len(bench.kept) == 140
+
+
+def test_streams_open_until_no_more_are_expected_to_fit() -> None:
+    governor = Governor(BOUND_MS)
+    kept = []
+    for key in range(200):
+        if key % 5 == 0:
+            governor.expect(100, 100)
+        kept.append(governor.opened(key))
+    # The nearer it is the fewer are let in before the next forecast.
+    assert 100 <= sum(kept) <= 105
+    assert kept == sorted(kept, reverse=True)
+    assert governor.cuts == 0
+
+
+def test_of_a_rush_half_of_what_fits_is_let_in_before_the_next_forecast() -> None:
+    governor = Governor(BOUND_MS)
+    governor.expect(100, 100)
+    assert sum(governor.opened(key) for key in range(500)) == 53
+
+
+def calm(governor: Governor, seconds: float, at_s: float) -> list[int]:
+    """Who comes back in a time without a lag."""
+    back: list[int] = []
+    for step in range(round(seconds / 0.02)):
+        moves = governor.observe(round((at_s + step * 0.02) * 1e9), 0)
+        if moves is not None:
+            assert not moves.shed
+            back += moves.back
+    return back
+
+
+def crowd(inside: int, outside: int) -> Governor:
+    """So many streams are analysed, which is as many as fit, and so many begin shed."""
+    governor = Governor(BOUND_MS)
+    for key in range(inside):
+        governor.opened(key)
+    governor.expect(inside / 1.05, inside)
+    for key in range(inside, inside + outside):
+        assert not governor.opened(key)
+    return governor
+
+
+def test_streams_come_back_as_more_fit_and_not_all_at_once() -> None:
+    governor = crowd(100, 200)
+    assert calm(governor, 2, 1) == []
+    governor.expect(120, 120)
+    back = calm(governor, 2, 3)
+    assert back == list(range(100, 100 + len(back)))
+    assert 110 <= governor.kept <= 112
+    # Nothing is known any more: the lag has to tell.
+    governor.expect(float("inf"), 0)
+    assert 20 < len(calm(governor, 1, 5)) < 60
+
+
+def test_what_fits_may_be_more_than_was_thought() -> None:
+    governor = crowd(100, 200)
+    governor.expect(100, 100)
+    calm(governor, 120, 1)
+    assert 105 < governor.kept < 130
+
+
+def test_when_those_that_are_left_fit_all_come_back() -> None:
+    governor = crowd(100, 200)
+    governor.expect(100, 100)
+    for key in range(104, 300):
+        governor.closed(key)
+    calm(governor, 1, 1)
+    assert governor.kept == 104
+
+
+def lagging(governor: Governor, lags_ms: list[int]) -> int:
+    """How many are kept at these lags, one in 20 ms."""
+    for step, lag_ms in enumerate(lags_ms):
+        governor.observe((50 + step) * 20_000_000, lag_ms * 1_000_000)
+    return governor.kept
+
+
+def test_in_a_crowd_a_small_lag_bears_the_forecast_out() -> None:
+    small = [BOUND_MS * 2 // 5] * 30
+    for inside, outside, fits, kept in [(100, 50, 80, 80), (100, 0, 80, 100), (100, 50, 96, 100)]:
+        governor = crowd(inside, outside)
+        governor.expect(fits, 0)
+        assert lagging(governor, small) == kept
+
+
+def test_a_lag_though_all_fit_costs_what_cannot_be_borne() -> None:
+    growing = list(range(0, 400, 10))
+    kept = []
+    for bearable in (0, 40, 80, 200):
+        governor = crowd(100, 0)
+        governor.expect(200, bearable)
+        kept.append(lagging(governor, growing[:25]))
+    assert kept == sorted(kept)
+    assert kept[0] < 60
+    assert 60 < kept[2] < 80
+    assert 80 < kept[3] < 100

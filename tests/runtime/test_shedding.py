@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,8 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serd.protocol.events import SpeechEvent, StreamEvent
+from serd.runtime.forecast import Usage
 from serd.runtime.losses import Losses
+from serd.types import Encoding
 from tests.runtime.shedding_bench import CYCLE, FRAME, RATE_HZ, Bench
+from tests.sources.intake_bench import FakeSource
 
 # Up to half a second of loss is filled with silence, more makes a stream jump.
 _FILLED = RATE_HZ // 2
@@ -225,6 +229,8 @@ def test_a_slow_machine_sheds_the_youngest_and_takes_them_back_when_it_can() -> 
     }
     assert set(names[streams - shed :]) <= ended
     assert names[0] not in ended
+    assert set(bench.withdrawn) >= set(range(streams - shed, streams))
+    assert 0 not in bench.withdrawn
 
     bench.detector.row_ms = 0.0
     play(20.0)
@@ -236,6 +242,55 @@ def test_a_slow_machine_sheds_the_youngest_and_takes_them_back_when_it_can() -> 
     assert streams * position - sum(heard) == counts["overload.samples"]
     assert heard[0] == position
     assert sorted(heard, reverse=True) == heard
+
+
+def test_the_stage_lets_in_as_many_as_are_expected_to_fit() -> None:
+    bench = Bench(8)
+
+    def hear(seconds: float) -> None:
+        for _ in range(round(seconds * 5)):
+            bench.clock.advance(0.2)
+            used = bench.usage
+            # Each takes 0.3 of two processors, all told.
+            streams = bench.governor.kept
+            bench.usage = Usage(
+                used.ingest_ns,
+                used.speech_ns + streams * 30_000_000,
+                used.model_ns + streams * 30_000_000,
+                used.segments + streams,
+                used.scored + streams,
+            )
+            bench.stage.work()
+
+    for number in range(4):
+        bench.open(f"early-{number}")
+    hear(40)
+    for number in range(4):
+        bench.open(f"late-{number}")
+    hear(0.2)
+    assert bench.governor.kept + bench.governor.shed == 8
+    assert 4 < bench.governor.kept <= 6
+    assert bench.governor.cuts == 0
+
+
+def test_beside_recordings_that_can_wait_nothing_is_forecast() -> None:
+    bench = Bench(8)
+    waiting = FakeSource(lossless=True)
+    bench.open("live")
+    bench.table.open_stream(waiting, "recording", RATE_HZ, 1, [], Encoding.S16LE, 0)
+    for _ in range(50):
+        bench.clock.advance(0.2)
+        used = bench.usage
+        ingest_ns, speech_ns, model_ns, segments, scored = used
+        bench.usage = Usage(
+            ingest_ns + 10**9, speech_ns + 10**9, model_ns + 10**9, segments + 9, scored + 9
+        )
+        bench.stage.work()
+    assert bench.forecast.fits == math.inf
+    for number in range(5):
+        bench.open(f"more-{number}")
+    bench.stage.work()
+    assert not bench.governor.shed
 
 
 _DOING = st.one_of(
