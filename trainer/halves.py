@@ -12,7 +12,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-_ENDING = "_half"
+_ENDING, _SCALED_ENDING = "_half", "_scaled"
+
+# Published halves may have been divided since, as queries are by the root of the size of a head:
+# the smallest of them then need bits that a half has only for larger numbers.
+_FACTOR = np.array(8, np.float32)
+_FACTOR_NAME = "factor_of_halves"
 
 # Smaller ones are not worth a node.
 _LEAST_VALUES = 1_024
@@ -24,19 +29,29 @@ def store_halves(path: Path) -> int:
     graph = model.graph
     kept, added = [], []
     for tensor in graph.initializer:
-        half = _half(tensor)
-        if half is None:
+        values = numpy_helper.to_array(tensor)
+        if tensor.data_type != TensorProto.FLOAT or values.size < _LEAST_VALUES:
             kept.append(tensor)
             continue
-        name = f"{tensor.name}{_ENDING}"
+        name, scaled = f"{tensor.name}{_ENDING}", f"{tensor.name}{_SCALED_ENDING}"
+        if (half := _half(values)) is not None:
+            cast = helper.make_node("Cast", [name], [tensor.name], to=TensorProto.FLOAT)
+            added.append(cast)
+        elif (half := _half(values * _FACTOR)) is not None:
+            added.append(helper.make_node("Cast", [name], [scaled], to=TensorProto.FLOAT))
+            added.append(helper.make_node("Div", [scaled, _FACTOR_NAME], [tensor.name]))
+        else:
+            kept.append(tensor)
+            continue
         kept.append(numpy_helper.from_array(half, name))
-        added.append(helper.make_node("Cast", [name], [tensor.name], to=TensorProto.FLOAT))
     if not added:
         return 0
+    if any(_FACTOR_NAME in node.input for node in added):
+        kept.append(numpy_helper.from_array(_FACTOR, _FACTOR_NAME))
     _replace(graph, kept, [*added, *graph.node])
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(path))
-    return len(added)
+    return sum(node.op_type == "Cast" for node in added)
 
 
 def widened(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -44,13 +59,16 @@ def widened(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = model.graph
     stored = {tensor.name: tensor for tensor in graph.initializer}
     kept, nodes = dict(stored), []
+    kept.pop(_FACTOR_NAME, None)
     for node in graph.node:
-        if node.op_type == "Cast" and node.input[0] == f"{node.output[0]}{_ENDING}":
-            half = numpy_helper.to_array(stored[node.input[0]])
+        name = node.input[0].removesuffix(_ENDING) if node.op_type == "Cast" else ""
+        if name and node.input[0] in stored and node.output[0] in (name, f"{name}{_SCALED_ENDING}"):
+            values = numpy_helper.to_array(stored[node.input[0]]).astype(np.float32)
             del kept[node.input[0]]
-            whole = numpy_helper.from_array(half.astype(np.float32), node.output[0])
-            kept[node.output[0]] = whole
-        else:
+            if node.output[0] != name:
+                values /= _FACTOR
+            kept[name] = numpy_helper.from_array(values, name)
+        elif _FACTOR_NAME not in node.input:
             nodes.append(node)
     _replace(graph, list(kept.values()), nodes)
     return model
@@ -66,11 +84,10 @@ def _replace(
         field.extend(copies)
 
 
-def _half(tensor: TensorProto) -> np.ndarray[tuple[int, ...], np.dtype[np.float16]] | None:
-    """The values in float16, if nothing is lost and something gained."""
-    if tensor.data_type != TensorProto.FLOAT or int(np.prod(tensor.dims)) < _LEAST_VALUES:
-        return None
-    values = numpy_helper.to_array(tensor)
+def _half(
+    values: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float16]] | None:
+    """The values in float16, if nothing is lost."""
     with np.errstate(over="ignore"):
         half = values.astype(np.float16)
     return half if np.array_equal(half.astype(np.float32), values) else None
