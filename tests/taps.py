@@ -72,7 +72,11 @@ class Collector:
                 if not wanted:
                     return
                 left = deadline - time.monotonic()
-                assert left > 0, f"never closed: {sorted(wanted)[:5]} of {len(wanted)}"
+                # With no event at all it is the subscription, or the daemon, that does nothing.
+                assert left > 0, (
+                    f"never closed: {sorted(wanted)[:5]} of {len(wanted)}, "
+                    f"{seen} events, the last of them {self.events[-1:]}"
+                )
                 self._changed.wait(left)
 
     def wait_for(self, kind: str, state: str, timeout_s: float = 30.0) -> Json:
