@@ -67,7 +67,8 @@ def test_replay_and_a_busy_daemon_agree_whatever_the_blocks(
                 round_number += 1
             push.close()
 
-        others = threading.Thread(target=keep_busy)
+        # Where the test fails, nobody empties its socket any more.
+        others = threading.Thread(target=keep_busy, daemon=True)
         others.start()
         push = Push(daemon.tap)
         for block_ms in BLOCKS_MS:
