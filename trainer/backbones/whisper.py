@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.backbones.base import SpeechEncoder, key_bias
+from trainer.backbones.compact import compact_steps
 from trainer.backbones.transformer import Layer
 from trainer.backbones.whisper_mel import WhisperMel
 from trainer.errors import TrainerError
@@ -50,23 +51,20 @@ class Whisper(SpeechEncoder):
         # Numbers, so that an exported graph holds no more positions than it uses.
         there, width = int(x.shape[1]), int(x.shape[2])
         x = (x + self.positions.weight[:there]).reshape(-1, width)
-        steps = torch.div(frames, 2, rounding_mode="floor").clamp(min=1)
-        keys = key_bias(time_mask(steps, there)).to(x.dtype)
+        told = compact_steps(frames, self.stride)
+        keys = key_bias(time_mask(compact_steps(frames, 1), there)).to(x.dtype)
         found = []
         for number in range(max(layers) + 1):
-            stride = self.stride if number == layers[0] + 1 else 1
             if number:
+                stride = self.stride if number == layers[0] + 1 else 1
                 x = self.blocks[number - 1](x, -1, there, keys, stride)
-            if stride > 1:
-                there = -(-there // stride)
-                steps = torch.div(steps + stride - 1, stride, rounding_mode="floor")
-                keys = key_bias(time_mask(steps, there)).to(x.dtype)
+                if stride > 1:
+                    there = -(-there // stride)
+                    keys = key_bias(time_mask(told, there)).to(x.dtype)
             if number in layers:
-                told = x.reshape(-1, there, width)
-                found.append(told[:, :: self.stride] if number == layers[0] else told)
-        if len(layers) == 1:
-            steps = torch.div(steps + self.stride - 1, self.stride, rounding_mode="floor")
-        return torch.stack(found, dim=1).float(), steps
+                steps = x.reshape(-1, there, width)
+                found.append(steps[:, :: self.stride] if number == layers[0] else steps)
+        return torch.stack(found, dim=1).float(), told
 
     def take_every(self, stride: int) -> None:
         """See `SpeechEncoder.take_every`."""
