@@ -202,7 +202,7 @@ def load_clips(
                 continue
         missing.append(i)
     attempts = _attempts([utterances[i].path for i in missing], prepare, processes)
-    bar = tqdm(attempts, "decoding", len(missing), disable=not progress or not missing)
+    bar = tqdm(attempts, "decoding", len(missing), disable=None if progress and missing else True)
     for i, attempt in zip(missing, bar, strict=True):
         if isinstance(attempt, str):
             _tell(f"left out: {attempt}")

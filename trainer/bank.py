@@ -204,7 +204,7 @@ def render(
             ) as pool:
                 rendered = pool.map(_render, tasks)
                 for copy, first, block, lengths in tqdm(
-                    rendered, "degrading", total=len(tasks), disable=not progress
+                    rendered, "degrading", total=len(tasks), disable=None if progress else True
                 ):
                     audio[copy, first : first + len(block)] = block
                     length[copy, first : first + len(block)] = lengths

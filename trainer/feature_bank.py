@@ -213,7 +213,7 @@ def measure_bank(
                 for copy in range(copies)
                 for first in range(0, utterances, _BATCH)
             ]
-            for copy, part in tqdm(parts, "measuring features", disable=not progress):
+            for copy, part in tqdm(parts, "measuring features", disable=None if progress else True):
                 audio = to_float(np.asarray(bank.audio[copy, part]))
                 values[copy, part], frames[copy, part] = measure(
                     module, audio, bank.length[copy, part]

@@ -218,7 +218,7 @@ class _Hearing:
         student = WhisperMel(settings.mels, settings.bands)
         level, frames = torch.zeros(settings.mels, dtype=torch.float64), 0
         batches = list(self._batches())
-        for copy, rows in tqdm(batches, "hearing", disable=not progress):
+        for copy, rows in tqdm(batches, "hearing", disable=None if progress else True):
             count = torch.from_numpy(self.bank.length[copy, rows])
             heard, clean = self._audio(copy, rows)
             with torch.inference_mode():
