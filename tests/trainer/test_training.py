@@ -1,4 +1,4 @@
-"""The loop: learning, resuming, checkpoints, schedules, balance."""
+"""The loop: learning, resuming, checkpoints."""
 
 from __future__ import annotations
 
@@ -14,20 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from trainer.backbones.base import SpeechEncoder
-from trainer.batches import Batches, TrainingData, draw_cuts, sampling_weights, shift_left
+from trainer.batches import Batches, TrainingData
 from trainer.checkpoint import load_trained, read_checkpoint
-from trainer.corpora import Utterance
-from trainer.distil import STEP_SAMPLES, Heard, Projection, Targets, feature_loss, score_loss
+from trainer.distil import Heard, Projection, Targets
 from trainer.errors import TrainerError
 from trainer.logs import Logs
 from trainer.prepare import Places, prepare
-from trainer.recipe import Recipe, TrainSettings, load_recipe
-from trainer.schedule import Progress, learning_rate
+from trainer.recipe import Recipe, load_recipe
 from trainer.train import Run
 
 
@@ -215,14 +211,6 @@ def test_tensorboard_shows_what_the_log_says(
         )
 
 
-def test_balance_moves_the_weight_from_utterances_to_cells() -> None:
-    utterances = [Utterance(Path(f"/{i}"), "tess", "OAF", "sad", "en") for i in range(9)]
-    utterances.append(Utterance(Path("/x"), "tess", "OAF", "angry", "en"))
-    assert sampling_weights(utterances, 0.0)[-1] == pytest.approx(0.1)
-    assert sampling_weights(utterances, 1.0)[-1] == pytest.approx(0.5)
-    assert sampling_weights(utterances, 0.5)[-1] == pytest.approx(1 / (9 / 3 + 1))
-
-
 def test_a_run_that_is_killed_ends_where_an_unbroken_one_does(
     made_up: Path, tiny_recipe: Path, tmp_path: Path, repository: Path
 ) -> None:
@@ -304,32 +292,6 @@ def test_averaging_can_be_switched_off(recipe: Recipe, data: TrainingData, tmp_p
         assert torch.equal(value, run.average.module.state_dict()[key]), key
 
 
-def test_training_stops_when_it_gets_no_better() -> None:
-    settings = TrainSettings(epochs=50, patience=3)
-    progress = Progress()
-    for score in (0.3, 0.5, 0.4, 0.5, 0.2):
-        assert not progress.is_over(settings)
-        progress.epoch += 1
-        progress.judge(score, settings)
-    assert progress.is_over(settings)
-    assert (progress.best_epoch, progress.best_uar) == (2, 0.5)
-    assert not progress.is_over(TrainSettings(epochs=50))
-    assert progress.is_over(TrainSettings(epochs=5))
-
-
-def test_the_rate_is_cut_on_a_plateau() -> None:
-    settings = TrainSettings(
-        epochs=50, schedule="plateau", plateau_patience=2, plateau_factor=0.1, warmup_epochs=0
-    )
-    progress, cuts = Progress(), []
-    for score in (0.5, 0.4, 0.4, 0.4, 0.4, 0.6, 0.1):
-        progress.epoch += 1
-        progress.judge(score, settings)
-        cuts.append(progress.cut)
-    assert cuts == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01, 0.01])
-    assert learning_rate(settings, 99, 10, progress.cut) == pytest.approx(1.5e-5)
-
-
 def test_without_validation_the_last_weights_are_the_best(
     recipe: Recipe, data: TrainingData, tmp_path: Path
 ) -> None:
@@ -397,47 +359,6 @@ def test_what_cannot_be_had_is_named(recipe: Recipe, data: TrainingData, tmp_pat
         _run(_changed(recipe, device="cuda"), data, tmp_path / "run")
     with pytest.raises(TrainerError, match=r"train\.precision: fp16 needs a GPU"):
         _run(_changed(recipe, precision="fp16"), data, tmp_path / "run")
-
-
-def test_the_learning_rate_warms_up_and_ends_at_zero() -> None:
-    settings = TrainSettings(epochs=10, steps=10, learning_rate=1.0, warmup_epochs=2)
-    rates = [learning_rate(settings, step) for step in range(100)]
-    assert rates[0] == pytest.approx(0.05)
-    assert max(rates) == rates[19] == pytest.approx(1.0)
-    assert rates[20:] == sorted(rates[20:], reverse=True)
-    assert rates[-1] < 0.01
-
-
-@given(length=st.integers(0, 48_000), most=st.integers(0, 10_000), seed=st.integers(0, 99))
-def test_a_shift_keeps_what_it_does_not_cut(length: int, most: int, seed: int) -> None:
-    audio = np.zeros((1, 48_000), np.int16)
-    audio[0, :length] = np.arange(1, length + 1) % 30_000 + 1
-    cut = draw_cuts(np.array([length]), most, np.random.default_rng(seed))
-    shifted = shift_left(audio, cut)
-    first = int(cut[0])
-    assert first % STEP_SAMPLES == 0
-    assert first <= min(most, length // 5)
-    assert np.array_equal(shifted[0, : length - first] * 32768, audio[0, first:length])
-    assert not shifted[0, length - first :].any()
-
-
-def test_the_teachers_own_scores_cost_nothing() -> None:
-    logits = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
-    assert float(score_loss(logits, logits, 2.0)) == pytest.approx(0.0, abs=1e-6)
-    assert float(score_loss(logits, -logits, 2.0)) > 0.1
-
-
-def test_features_beyond_the_length_cost_nothing() -> None:
-    teacher = torch.randn(2, 30, 4, generator=torch.Generator().manual_seed(0))
-    length = torch.tensor([10 * STEP_SAMPLES, 48_000])
-    guess = teacher.clone()
-    guess[0, 10:] += 5
-    assert float(feature_loss(guess, teacher, length)) == pytest.approx(0.0, abs=1e-6)
-    guess[0, 9] += 1
-    assert float(feature_loss(guess, teacher, length)) == pytest.approx(1 / 40)
-    # a student with finer steps is brought to the teacher's
-    fine = teacher.repeat_interleave(2, dim=1)
-    assert float(feature_loss(fine, teacher, length)) == pytest.approx(0.0, abs=1e-6)
 
 
 class _Ear(SpeechEncoder):

@@ -7,6 +7,7 @@ Beside the head there may be an expert for each corpus, see `trainer.models.expe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -71,6 +72,9 @@ class BackboneSettings(NetworkSettings):
     experts: tuple[str, ...] = Field(
         (), description="corpora that have a linear expert of their own beside the head"
     )
+    expert_share: float = Field(
+        0.35, gt=0, lt=1, description="weight of the experts' scores; the head's have the rest"
+    )
     fine_tune: int = Field(0, ge=0, description="how many of the last layers learn; 0: none")
     fine_tune_rate: float = Field(
         0.1, gt=0, le=1, description="their learning rate, in parts of the head's"
@@ -129,6 +133,9 @@ class Backbone(EmotionModel):
         self.classify = dense_head(self.embedding_size, settings.dense, labels, settings.dropout)
         count = len(settings.experts)
         self.experts = Experts(self.embedding_size, count, labels) if count else None
+        share = settings.expert_share
+        # Of the head's and the experts' scores, in logarithms.
+        self._shares = (math.log(1 - share), math.log(share))
 
     def train(self, mode: bool = True) -> Backbone:
         """Frozen parts stay as they are when they serve: no dropout in what does not learn."""
@@ -207,7 +214,7 @@ class Backbone(EmotionModel):
         return torch.cat([mean, torch.sqrt(spread + 1e-6)], dim=1)
 
     def head(self, embedding: Tensor) -> Tensor:
-        """See `EmotionModel.head`; with experts their scores and the head's, evenly mixed.
+        """See `EmotionModel.head`; with experts their scores are mixed with the head's.
 
         In training it is the head alone.
         """
@@ -222,6 +229,7 @@ class Backbone(EmotionModel):
         logits: Tensor = self.classify(embedding)
         if self.experts is None or self.training:
             return logits
-        both = torch.stack([torch.log_softmax(logits, dim=1), self.experts(given)])
+        own, theirs = self._shares
+        both = torch.stack([torch.log_softmax(logits, dim=1) + own, self.experts(given) + theirs])
         # A logarithm that the quantiser does not take for one of features.
         return torch.logsumexp(both, dim=0)

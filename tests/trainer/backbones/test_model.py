@@ -136,10 +136,11 @@ def test_the_mixture_starts_even_and_one_layer_needs_none(folders: dict[str, Pat
     assert side_by_side.embedding_size == 192
 
 
-def test_experts_and_head_are_mixed_evenly_and_the_head_learns_alone(
-    folders: dict[str, Path],
+@pytest.mark.parametrize("share", [0.2, 0.5])
+def test_experts_have_their_share_and_the_head_learns_alone(
+    share: float, folders: dict[str, Path]
 ) -> None:
-    model = model_of(folders["whisper"], **_EXPERTS)
+    model = model_of(folders["whisper"], **_EXPERTS, expert_share=share)
     assert model.experts is not None
     model.experts.weight.normal_(0, 0.1)
     embedding = torch.randn(5, model.embedding_size)
@@ -151,7 +152,7 @@ def test_experts_and_head_are_mixed_evenly_and_the_head_learns_alone(
         model.experts = experts
         experts.bias[0] = float("nan")
         learning = model.train().head(embedding)
-    assert torch.allclose(scores, (own + alone) / 2, atol=1e-5)
+    assert torch.allclose(scores, share * own + (1 - share) * alone, atol=1e-5)
     assert torch.isfinite(learning).all()
 
 
