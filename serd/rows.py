@@ -273,6 +273,18 @@ class RowPool:
 
     # reader's side
 
+    def in_use(self) -> Int64Array:
+        """Rows with a stream, int64 ``[k]``, in ascending order."""
+        # Of a copy that nobody else writes to. `nonzero` counts first and fills then, and lets
+        # other threads run meanwhile: with a row more at the second look, numpy before 2.2.4 writes
+        # beyond the end of what it has allocated (https://github.com/numpy/numpy/pull/28361).
+        return np.flatnonzero(self.active.copy())
+
+    def any_patient(self) -> bool:
+        """Whether any row with a stream is `patient`."""
+        # Not by a mask as an index, which counts first as well.
+        return bool((self.active & self.patient).any())
+
     def arrived_ns(self, row: int, end: int) -> int:
         """Monotonic time at which the sample before ring index `end` had arrived."""
         return int(self._arrived_ns[row, (end - 1) // self.frame % self._frames])
@@ -314,6 +326,8 @@ class RowPool:
 
     def made_room(self) -> None:
         """Tell the writer, if it waits, that rows have room again."""
-        waiting, self.on_room = self.on_room, None
+        waiting = self.on_room
         if waiting is not None:
+            # Not where there was nobody: who asks in between would be forgotten.
+            self.on_room = None
             waiting()

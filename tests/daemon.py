@@ -125,6 +125,12 @@ def running_daemon(
     try:
         daemon.wait_ready()
         yield daemon
+    except BaseException as error:
+        # Whoever waits for what a daemon will never do again should learn why.
+        if process.poll() not in (None, 0):
+            lines = [entry.get("line", "") for entry in daemon.logged("unparsed")]
+            error.add_note(f"The daemon ended with status {process.returncode}: {''.join(lines)}")
+        raise
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from serd.rows import NO_LIMIT, Close, Open, RowPool, StreamInfo, Timeline, Told
 from serd.rows import Gap as RowGap
-from serd.types import Role
+from serd.types import BoolArray, Role
 
 DAY = 24 * 3600
 
@@ -124,3 +126,58 @@ def test_room_is_told_once_to_who_asked() -> None:
     pool.made_room()
     pool.made_room()
     assert told == [1]
+
+
+def test_who_asks_for_room_while_it_is_being_told_is_not_forgotten() -> None:
+    told: list[int] = []
+
+    class Asked(RowPool):
+        """A pool whose writer asks at the moment in which the reader has looked."""
+
+        def __getattribute__(self, name: str) -> Any:
+            found = super().__getattribute__(name)
+            if name == "on_room" and found is None:
+                self.on_room = lambda: told.append(1)
+            return found
+
+    pool = Asked(8000, 3, 1000)
+    pool.made_room()
+    assert not told
+    pool.made_room()
+    assert told == [1]
+
+
+class Watched(np.ndarray[Any, np.dtype[np.bool_]]):
+    """An array that others write to: it must not be counted and then gone through."""
+
+    shared = False
+
+    def nonzero(self) -> tuple[np.ndarray[Any, np.dtype[np.intp]], ...]:
+        assert not self.shared, "nonzero of an array that another thread writes to"
+        return super().nonzero()
+
+    def __getitem__(self, key: Any) -> Any:
+        masks = isinstance(key, np.ndarray) and key.dtype == np.bool_
+        assert not masks, "a mask as an index of an array that another thread writes to"
+        return super().__getitem__(key)
+
+
+def _watch(values: BoolArray) -> Watched:
+    watched = values.view(Watched)
+    watched.shared = True
+    return watched
+
+
+def test_rows_in_use_are_looked_for_where_no_other_thread_writes() -> None:
+    pool = _pool()
+    pool.active, pool.patient = _watch(pool.active), _watch(pool.patient)
+    assert pool.in_use().tolist() == []
+    for row in (2, 0):
+        pool.control(row, Open(0, _INFO, Timeline(0, 0, 8000, 8000)))
+    assert pool.in_use().tolist() == [0, 2]
+    pool.patient[1] = True
+    assert not pool.any_patient()
+    pool.patient[2] = True
+    assert pool.any_patient()
+    pool.release(2)
+    assert not pool.any_patient()

@@ -124,7 +124,7 @@ class SpeechPool:
         pool = self._pool
         frame = pool.frame
         self.lag_ns = 0
-        active = np.flatnonzero(pool.active)
+        active = pool.in_use()
         if not len(active):
             return False
         if self.steps % _ROOM_STEPS == 0:

@@ -111,7 +111,7 @@ class SpeechStage:
 
     def _expect(self, now_ns: int) -> None:
         forecast, governor = self._forecast, self._governor
-        if any(bool(pool.patient[pool.active].any()) for pool in self._shared):
+        if any(pool.any_patient() for pool in self._shared):
             # Recordings played fast take all that live streams leave: of what is used nobody
             # knows for whom.
             forecast.forget_time()
