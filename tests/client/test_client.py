@@ -244,7 +244,9 @@ def test_only_what_is_subscribed_to_is_fetched(zmq_context: Context) -> None:
         assert cursors(take(subscriber, 4)) == [1, 3, 4, 6]
 
 
-def test_a_filtered_subscriber_asks_after_a_reconnection(zmq_context: Context) -> None:
+@contextmanager
+def filtered_and_cut_off(zmq_context: Context) -> Iterator[tuple[Lossy, Subscriber]]:
+    """A subscriber to a type of events that has had the first of six when it is cut off."""
     with (
         lossy(zmq_context) as between,
         Subscriber(
@@ -256,6 +258,11 @@ def test_a_filtered_subscriber_asks_after_a_reconnection(zmq_context: Context) -
         between.pass_on(1)
         assert cursors(take(subscriber, 1)) == [1]
         between.cut_off()
+        yield between, subscriber
+
+
+def test_a_filtered_subscriber_asks_after_a_reconnection(zmq_context: Context) -> None:
+    with filtered_and_cut_off(zmq_context) as (between, subscriber):
         # A SUB socket subscribes anew when its program next looks at it. The subscriber may then
         # see the reconnection, ask, and have answers before the subscription has arrived.
         items = receive_while(subscriber, until=between.has_subscription)
@@ -268,17 +275,7 @@ def test_a_filtered_subscriber_asks_after_a_reconnection(zmq_context: Context) -
 def test_what_is_published_between_the_answers_and_the_subscription_is_fetched(
     zmq_context: Context,
 ) -> None:
-    with (
-        lossy(zmq_context) as between,
-        Subscriber(
-            between.endpoint, ["emotion."], replay=between.daemon.replay, context=zmq_context
-        ) as subscriber,
-    ):
-        between.await_subscriptions(1)
-        between.publish(*(make.emotion(name) for name in "abcade"))
-        between.pass_on(1)
-        assert cursors(take(subscriber, 1)) == [1]
-        between.cut_off()
+    with filtered_and_cut_off(zmq_context) as (between, subscriber):
         assert cursors(take(subscriber, 5)) == [2, 3, 4, 5, 6]
         assert not receive_while(subscriber, until=between.has_subscription)
         between.publish(make.emotion("a"), make.emotion("b"), make.emotion("a"))
