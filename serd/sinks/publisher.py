@@ -144,8 +144,6 @@ class Publisher:
         self._counts = dict.fromkeys(_COUNTERS, 0)
         self._published = 0
         self._stopping = False
-        # Whether libzmq may take one subscriber's notice for another's.
-        self._out_of_step = False
         self._bound = threading.Event()
         self._thread = threading.Thread(target=self._run, name="serd-publish", daemon=True)
         self.endpoints: tuple[str, ...] = ()
@@ -338,21 +336,11 @@ class Publisher:
             # Also has libzmq see to the ends of connections. One that it meets between a notice
             # and its last value makes it send that to everybody.
             if not int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-                self._out_of_step = False
                 return
             frame = socket.recv(zmq.DONTWAIT, copy=False)
             notice = frame.bytes
             prefix = notice[1:]
-            if notice[:1] not in (b"\x00", b"\x01"):
-                # With a message that is no notice, libzmq in manual mode takes the connection that
-                # the next notice came by out of its list. So all that wait behind it would go to
-                # the connection of the one after, until its list is as empty as the queue.
-                self._counts["subscriber_messages_ignored"] += 1
-                self._out_of_step = True
-            if self._out_of_step:
-                # SUB sockets connect and subscribe anew.
-                self.subscribers.send_away(frame)
-            elif notice[:1] == b"\x01":
+            if notice[:1] == b"\x01":
                 if not self.subscribers.subscribe(frame, self._clock.monotonic_ns()):
                     continue
                 socket.setsockopt(zmq.SUBSCRIBE, prefix)
@@ -369,11 +357,13 @@ class Publisher:
                     socket.setsockopt(zmq.XPUB_NODROP, 1)
                 self._counts["subscriptions"] += 1
                 self.on_subscription(True, prefix, self._door.who(frame))
-            else:
+            elif notice[:1] == b"\x00":
                 self._counts["unsubscriptions"] += 1
                 self.on_subscription(False, prefix, self._door.who(frame))
                 self.subscribers.unsubscribe(frame)
                 socket.setsockopt(zmq.UNSUBSCRIBE, prefix)
+            else:
+                self._counts["subscriber_messages_ignored"] += 1
 
 
 def _nobody_asks(subscribed: bool, topic: bytes, peer: str) -> None:

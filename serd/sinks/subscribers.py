@@ -112,18 +112,13 @@ class Subscribers:
                 part.topics -= 1
                 part.size -= len(notice)
 
-    @staticmethod
-    def send_away(frame: zmq.Frame) -> None:
-        """End the connection that a frame came by, if it has one and that has not ended."""
-        connection = Connection.behind(frame)
-        if connection is not None:
-            connection.shut()
-
     def may_replay(self, request: zmq.Frame, now_ns: int) -> str | None:
         """None if a request may be answered, else the code of the error to answer with."""
         who = self._door.who(request)
         if not self._door.may(who, "replay"):
-            self.send_away(request)
+            connection = Connection.behind(request)
+            if connection is not None:
+                connection.shut()
             self.counts["replay_requests_refused"] += 1
             return "refused"
         rate = self._limits.replays_s
